@@ -1,0 +1,88 @@
+# Makefile - every habit of the project in one word; `make help` lists them.
+# Objects go to $(BUILD)/$(CONFIG); nothing is configured by hand.
+
+CONFIG    ?= release
+BUILD     ?= build
+B         := $(BUILD)/$(CONFIG)
+CC        ?= gcc
+NVCC      ?= nvcc
+PYTHON    ?= python3
+
+WARN      := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes \
+             -Wmissing-prototypes -Wvla -Werror
+CFLAGS_release := -O2 -g
+CFLAGS_debug   := -O0 -g -DLLM_DEBUG
+CFLAGS_asan    := -O1 -g -DLLM_DEBUG -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+CFLAGS_tsan    := -O1 -g -DLLM_DEBUG -fsanitize=thread
+CFLAGS_cover   := -O0 -g -DLLM_DEBUG --coverage
+CFLAGS    += -std=c11 -D_GNU_SOURCE -fno-strict-aliasing -ffp-contract=off -fPIC -pthread \
+             $(CFLAGS_$(CONFIG)) $(WARN) -I. -MMD -MP
+LDFLAGS   += -pthread $(filter -fsanitize% --coverage,$(CFLAGS_$(CONFIG)))
+
+# Layers in dependency order; each becomes one archive.  tools/layers.txt is
+# the rule, this is only the link order.
+LAYERS    := wire engine/base engine/text engine/grammar engine/backend \
+             engine/backend/cpu engine/model engine/sample engine/sched \
+             engine/core engine/api engine/server
+layer_src  = $(wildcard $(1)/*.c)
+layer_lib  = $(B)/lib/$(subst /,_,$(1)).a
+srcs_all  := $(foreach l,$(LAYERS),$(call layer_src,$(l)))
+libs_of    = $(foreach l,$(1),$(if $(call layer_src,$(l)),$(call layer_lib,$(l))))
+
+# What a layer's programs and tests link with, nearest first.
+DEPS_wire               := wire
+DEPS_engine/base        := engine/base
+DEPS_engine/text        := engine/text engine/base
+DEPS_engine/grammar     := engine/grammar engine/text engine/base
+DEPS_engine/backend     := engine/backend/cpu engine/backend engine/base
+DEPS_engine/backend/cpu := engine/backend/cpu engine/backend engine/base
+DEPS_engine/model       := engine/model engine/backend/cpu engine/backend engine/base
+DEPS_engine/sample      := engine/sample engine/backend/cpu engine/backend engine/base
+DEPS_engine/sched       := engine/sched engine/base
+DEPS_engine/core        := engine/core engine/sched engine/sample engine/model engine/grammar engine/text \
+                           engine/backend/cpu engine/backend engine/base
+DEPS_engine/api         := engine/api $(DEPS_engine/core)
+DEPS_engine/server      := engine/server engine/api $(DEPS_engine/core) wire
+DEPS_engine             := $(DEPS_engine/server)
+
+LIBS      := -lcjson -lpcre2-8 -lm
+
+.PHONY: all
+all: engine tools
+
+# ---- archives -------------------------------------------------------------
+$(B)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(CFLAGS_$<) -c $< -o $@
+
+define layer_rule
+$(call layer_lib,$(1)): $(patsubst %.c,$(B)/obj/%.o,$(call layer_src,$(1)))
+	@mkdir -p $$(@D)
+	@rm -f $$@
+	ar rcs $$@ $$^
+endef
+$(foreach l,$(LAYERS),$(eval $(call layer_rule,$(l))))
+-include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
+
+# ---- programs ---------------------------------------------------------------
+.PHONY: engine tools
+engine: $(B)/nginx-llm-engine
+tools:  $(B)/nginx-llm-tool
+
+ENGINE_MAIN := $(wildcard engine/*.c)
+$(B)/nginx-llm-engine: $(patsubst %.c,$(B)/obj/%.o,$(ENGINE_MAIN)) $(call libs_of,$(DEPS_engine))
+	$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
+$(B)/nginx-llm-%: $(B)/obj/tools/llm_%.o $(call libs_of,$(DEPS_engine))
+	$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
+.SECONDARY:
+
+include tools/tests.mk
+
+.PHONY: tidy clean help
+tidy:                   ## layers, style script, warnings as errors
+	@tools/check_layers.sh
+	@tools/check_style.sh
+clean:                  ## removes build/
+	rm -rf $(BUILD)
+help:                   ## this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile tools/*.mk | sed 's/:.*## /\t/' | expand -t 16

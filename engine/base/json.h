@@ -1,0 +1,83 @@
+/* json.h - strict JSON reader for everything a client can send, and a writer.
+ *
+ * The reader is RFC 8259 to the letter plus rules that keep the engine, nginx
+ * and every auth layer in front in agreement: UTF-8 only (no BOM, no overlong
+ * forms, no lone surrogate, raw or escaped), duplicate keys refused (compared
+ * after unescaping), no trailing bytes, explicit stack (no recursion), limits
+ * on depth, values, keys and number length.  Strings are length-counted and
+ * may hold U+0000.  Key order is kept.  Integers, floats and the number's own
+ * text are kept apart, because a template's tojson must print 1.0 as 1.0 and
+ * 12345678901234567890 unchanged.  (cJSON, used for model files, does none of
+ * this: ../research/text.md section 0.)
+ *
+ *     struct json *root;
+ *     if (json_parse(&root, body, &arena, &json_limits_request, err) != OK) ...
+ *     const struct json *model = json_find(root, "model");
+ *
+ * Ownership: every node and every unescaped string lives in the arena; strings
+ * without escapes point into the source text, which must outlive the tree. */
+#ifndef LLM_BASE_JSON_H
+#define LLM_BASE_JSON_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "engine/base/arena.h"
+#include "engine/base/buf.h"
+#include "engine/base/err.h"
+#include "engine/base/str.h"
+
+enum json_type {
+    JSON_NULL, JSON_BOOL, JSON_INT, JSON_FLOAT, JSON_STRING, JSON_ARRAY,
+    JSON_OBJECT
+};
+
+/* One value.  Array items and object members are a list through `next` in
+ * source order, num_children long. */
+struct json {
+    enum json_type  type;
+    uint32_t        num_children;  /* ARRAY, OBJECT */
+    struct str      key;           /* when the parent is an OBJECT */
+    struct json    *next;          /* next sibling, NULL at the end */
+    struct json    *child;         /* first child; ARRAY, OBJECT */
+    struct json    *last;          /* last child, for appending */
+    struct str      string;        /* STRING: unescaped.  INT, FLOAT: the
+                                      number's own text */
+    int64_t         i;             /* INT that fits; see int_fits */
+    double          f;             /* INT and FLOAT, nearest double */
+    bool            b;             /* BOOL */
+    bool            int_fits;      /* INT: i holds the exact value */
+};
+
+struct json_limits {
+    uint32_t depth_max;        /* nesting of arrays and objects */
+    uint32_t values_max;       /* nodes in the whole document */
+    uint32_t key_bytes_max;
+    uint32_t number_bytes_max;
+    bool     allow_duplicate_keys;   /* last wins in json_find; never for
+                                        requests */
+};
+
+extern const struct json_limits json_limits_request;  /* depth 64 */
+
+/* Parses the whole text.  ERROR sets http_status 400 and says where:
+ * "invalid JSON at byte 17: ...".  JSON_INT is a number without '.', 'e', 'E';
+ * "-0" is INT 0 whose text is "-0".  A FLOAT beyond double range is an error. */
+int json_parse(struct json **out, struct str text, struct arena *arena,
+               const struct json_limits *limits, struct err *err);
+
+const struct json *json_find(const struct json *object, const char *key);
+const struct json *json_find_str(const struct json *object, struct str key);
+const char *json_type_name(enum json_type type);   /* "string", "array" ... */
+
+/* Appends a quoted, escaped JSON string.  Non-ASCII is written raw; control
+ * bytes as \n, \t ... or \u00XX.  s must be valid UTF-8. */
+void json_write_string(struct buf *b, struct str s);
+
+/* Appends v as an ECMAScript-style shortest decimal that reads back equal. */
+void json_write_double(struct buf *b, double v);
+
+/* Appends the value compactly ("," and ":" without spaces), numbers by their
+ * own text, keys in order. */
+void json_write(struct buf *b, const struct json *v);
+
+#endif

@@ -1,0 +1,27 @@
+/* utf8.h - strict UTF-8 (RFC 3629): no overlong forms, no surrogates, <= U+10FFFF. */
+#ifndef LLM_BASE_UTF8_H
+#define LLM_BASE_UTF8_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Length of the longest valid prefix of data[0..len), in bytes.  When it is
+ * shorter than len, *incomplete (may be NULL) tells whether the rest could
+ * still become valid with more bytes (true) or never (false). */
+size_t utf8_valid_len(const char *data, size_t len, bool *incomplete);
+
+static inline bool
+utf8_is_valid(const char *data, size_t len)
+{
+    return utf8_valid_len(data, len, NULL) == len;
+}
+
+/* Decodes one code point of VALID UTF-8 at data; writes it to *cp and returns
+ * its length, 1..4. */
+int utf8_decode(const char *data, uint32_t *cp);
+
+/* Writes the UTF-8 form of cp (a valid scalar value) to out[4]; returns 1..4. */
+int utf8_encode(uint32_t cp, char *out);
+
+#endif

@@ -1,0 +1,99 @@
+/* engine.h - the step loop: plan -> batch -> forward -> sample -> emit.
+ *
+ * One thread calls engine_run(); any thread may submit, cancel and park; one
+ * output thread pops events.  Nothing is allocated after engine_create().
+ *
+ *     engine_create(&e, &options, model, err);
+ *     pthread_create(..., engine_run, e);
+ *     engine_submit(e, &req, err);
+ *     n = engine_events(e, events, 64, timeout_ns);
+ *     engine_stop(e); join; engine_destroy(e);
+ *
+ * engine_step() is public so that tests and the simulator drive the engine
+ * without threads. */
+#ifndef LLM_CORE_ENGINE_H
+#define LLM_CORE_ENGINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "engine/base/buf.h"
+#include "engine/base/err.h"
+#include "engine/core/gen.h"
+
+struct engine;
+struct metrics;
+struct model;
+
+struct engine_options {
+    int32_t  max_num_seqs;            /* sequences in one step */
+    int32_t  max_num_batched_tokens;  /* tokens in one step */
+    int32_t  max_model_len;           /* prompt + output tokens of a sequence */
+    int32_t  max_waiting;             /* queue length; then AGAIN */
+    bool     enable_chunked_prefill;  /* on in all normal use */
+    const char *trace_path;           /* one JSON line a step; NULL: off */
+};
+
+/* A consistent snapshot for heartbeats, /metrics and health. */
+struct engine_stats {
+    uint64_t num_steps;
+    int32_t  num_running;
+    int32_t  num_waiting;
+    int32_t  num_parked;
+    int32_t  kv_blocks_used;
+    int32_t  kv_blocks_total;
+    uint64_t num_preemptions;
+    uint64_t prompt_tokens_total;     /* of admitted requests */
+    uint64_t generation_tokens_total;
+    uint64_t requests_total;
+    int64_t  last_step_ns;            /* clock of the last finished step */
+};
+
+/* model is borrowed and must outlive the engine; the KV pool is the model's.
+ * The engine's metrics object is made here and read through engine_metrics().
+ */
+int engine_create(struct engine **out, const struct engine_options *options,
+                  struct model *model, struct err *err);
+void engine_destroy(struct engine *e);     /* NULL is fine */
+
+uint64_t engine_next_id(struct engine *e);     /* any thread */
+
+/* Any thread.  OK: the request is queued and will get its one FINISHED.
+ * AGAIN: the queue is full, try later (503).  ERROR: it can never fit
+ * (400, err names the numbers).  *req is copied, what it points to borrowed. */
+int engine_submit(struct engine *e, const struct gen_request *req,
+                  struct err *err);
+
+/* Any thread; idempotent; unknown and ended ids are ignored. */
+void engine_cancel(struct engine *e, uint64_t gen_id,
+                   enum finish_reason reason);
+
+/* Any thread.  A parked sequence keeps its KV and is not scheduled. */
+void engine_park(struct engine *e, uint64_t gen_id, bool parked);
+
+/* Output thread only.  Up to max events, waiting timeout_ns for the first
+ * (-1: for ever).  ERROR after engine_stop() once all events are popped. */
+int engine_events(struct engine *e, struct gen_event *events, int max,
+                  int64_t timeout_ns);
+
+/* The step thread: returns after engine_stop().  A void * pair for pthread. */
+void *engine_run(void *engine);
+
+/* One step with what is queued now.  Returns the number of tokens computed,
+ * 0 when there was nothing to do, ERROR when the backend failed (the process
+ * must end). */
+int engine_step(struct engine *e, struct err *err);
+
+/* Any thread.  Everything not finished gets FINISH_SHUTDOWN. */
+void engine_stop(struct engine *e);
+
+void engine_stats(struct engine *e, struct engine_stats *out);  /* any thread */
+struct metrics *engine_metrics(struct engine *e);
+
+/* check()s every conservation law of scheduler and KV blocks; call between
+ * steps on the step thread, or when idle. */
+void engine_audit(struct engine *e);
+
+/* The state report of SIGUSR2: every sequence, its state, blocks, ages. */
+void engine_report(struct engine *e, struct buf *out);
+
+#endif
