@@ -5,7 +5,7 @@
  *
  *     engine_create(&e, &options, model, err);
  *     pthread_create(..., engine_run, e);
- *     engine_submit(e, &req, err);
+ *     engine_submit(e, &req, 1, err);
  *     n = engine_events(e, events, 64, timeout_ns);
  *     engine_stop(e); join; engine_destroy(e);
  *
@@ -57,11 +57,13 @@ void engine_destroy(struct engine *e);     /* NULL is fine */
 
 uint64_t engine_next_id(struct engine *e);     /* any thread */
 
-/* Any thread.  OK: the request is queued and will get its one FINISHED.
- * AGAIN: the queue is full, try later (503).  ERROR: it can never fit
- * (400, err names the numbers).  *req is copied, what it points to borrowed. */
-int engine_submit(struct engine *e, const struct gen_request *req,
-                  struct err *err);
+/* Any thread.  Queues all num requests or none of them (a chat request with
+ * n = 3 is one call).  OK: each will get its one FINISHED; events may arrive
+ * before this returns.  AGAIN: the queue is full, try later (503).  ERROR: one
+ * can never fit (http_status 400, err names the numbers).  The structs are
+ * copied, what they point to is borrowed. */
+int engine_submit(struct engine *e, const struct gen_request *requests,
+                  int num, struct err *err);
 
 /* Any thread; idempotent; unknown and ended ids are ignored. */
 void engine_cancel(struct engine *e, uint64_t gen_id,
