@@ -1,0 +1,85 @@
+/* model.h - a model ready to run: configuration, weights, activations, KV.
+ *
+ *     struct model_options opt = { .path = "/models/demo", ... };
+ *     if (model_open(&m, &opt, be, err) != OK) { ... }
+ *     ... fill a batch ...
+ *     const float *logits;
+ *     if (model_forward(m, &batch, &logits, err) != OK) { ... }
+ *     model_close(m);
+ *
+ * Everything is allocated by model_open(); model_forward() allocates nothing.
+ * One thread at a time. */
+#ifndef LLM_MODEL_MODEL_H
+#define LLM_MODEL_MODEL_H
+
+#include <stdint.h>
+#include "engine/backend/backend.h"
+#include "engine/base/err.h"
+#include "engine/model/batch.h"
+#include "engine/model/kv_pool.h"
+#include "engine/model/model_config.h"
+#include "engine/model/weights.h"
+
+enum load_format {
+    LOAD_AUTO,     /* *.safetensors of the directory */
+    LOAD_DUMMY     /* random weights of config.json's shapes, for measuring */
+};
+
+struct model_options {
+    const char        *path;             /* model directory */
+    enum load_format   load_format;
+    uint64_t           dummy_seed;       /* LOAD_DUMMY */
+    int                max_model_len;    /* 0: max_position_embeddings */
+    int                block_size;       /* 0: KV_BLOCK_SIZE_DEFAULT */
+    enum dtype         kv_cache_dtype;   /* NONE: the model's dtype */
+    int                num_blocks;       /* with the null block; 0: as many as
+                                            kv_cache_bytes holds */
+    size_t             kv_cache_bytes;   /* used when num_blocks is 0 */
+    int                max_num_batched_tokens;   /* >= 1 */
+    int                max_num_seqs;             /* >= 1 */
+    int                max_num_logits;   /* 0: max_num_seqs */
+};
+
+struct model {
+    struct model_config   config;
+    struct backend       *be;             /* borrowed */
+    enum dtype            dtype;          /* of activations: the dtype
+                                             embed_tokens is stored in */
+    struct weights        weights;
+    struct kv_pool        kv;
+    struct batch_limits   limits;         /* give these to batch_init() */
+    int                   max_model_len;
+    int                   block_size;
+    float                *cos_sin;        /* backend memory, [max_model_len][2]
+                                             [head_dim / 2] */
+    /* activations, backend memory; cap = max_num_batched_tokens */
+    struct tensor         hidden;         /* [cap, hidden_size], the residual
+                                             stream */
+    struct tensor         qkv;            /* [cap, (A + 2 KVH) * head_dim] */
+    struct tensor         attn;           /* [cap, A * head_dim] */
+    struct tensor         mlp;            /* [cap, intermediate_size] */
+    struct tensor         logits;         /* [max_num_logits, vocab_size], F32 */
+    float                *host_logits;    /* NULL when the host reads logits
+                                             directly */
+    size_t                activation_bytes;
+};
+
+/* Refuses, with the reason in *err, a model it cannot compute exactly as
+ * stored: see model_config.h and weights.h.  `be` must outlive the model. */
+int model_open(struct model **out, const struct model_options *options,
+               struct backend *be, struct err *err);
+void model_close(struct model *m);        /* NULL and half-built are fine */
+
+/* Runs one step: appends the KV of every row and computes the logits of the
+ * rows in logits_idx.  *logits is [num_logits, vocab_size] fp32, owned by the
+ * model, valid until the next call.  The batch's content is the program's own:
+ * token ids, slots and tables out of range fail a check().  ERROR only when
+ * the device is lost. */
+int model_forward(struct model *m, const struct batch *batch,
+                  const float **logits, struct err *err);
+
+/* KV bytes one token takes, over all layers. */
+size_t model_kv_bytes_per_token(const struct model_config *cfg,
+                                enum dtype kv_dtype);
+
+#endif
