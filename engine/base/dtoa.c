@@ -2,10 +2,12 @@
  *
  * Every decimal of at most 15 digits survives the way to a double and back,
  * so stripping the zeros of a 15-digit form that reads back equal leaves the
- * shortest form; only 16 and 17 remain to be tried.  The C locale is assumed:
+ * shortest form; only 16 and 17 remain to be tried.  Subnormal numbers carry
+ * fewer digits and are tried from one.  The C locale is assumed:
  * the engine never calls setlocale(). */
 #include "engine/base/dtoa.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,7 +24,7 @@ dtoa_shortest(double v, char digits[DTOA_DIGITS_MAX + 1], int *point)
         *point = 1;
         return 1;
     }
-    for (int num = 15; num <= DTOA_DIGITS_MAX; num++) {
+    for (int num = v < DBL_MIN ? 1 : 15; num <= DTOA_DIGITS_MAX; num++) {
         (void) snprintf(text, sizeof text, "%.*e", num - 1, v);
         if (num == DTOA_DIGITS_MAX || strtod(text, NULL) == v) {
             break;
