@@ -19,8 +19,10 @@
  * What a reply means: `head` says status, type and stream flag are valid and
  * must be sent before any body byte; body bytes are appended to reply->body,
  * which the caller empties; `done` is the exactly-one end.  Errors use
- * OpenAI's shape {"error":{"message","type","param","code"}} with vLLM's type
- * names; after a stream's head an error is one SSE event without [DONE]. */
+ * OpenAI's shape {"error":{"message","type","param","code"}} and type names
+ * (invalid_request_error, server_error ...), with vLLM's texts where clients
+ * look at them; after a stream's head an error is one SSE event without
+ * [DONE]. */
 #ifndef LLM_API_API_H
 #define LLM_API_API_H
 
@@ -38,8 +40,9 @@ struct chat_template;
 struct tokenizer;
 
 #define API_MODEL_NAMES_MAX    16
-#define API_CHOICES_MAX        16        /* n, and prompts x n */
-#define API_PROMPTS_MAX        16        /* prompts in one completions call */
+#define API_N_MAX              16        /* choices a prompt */
+#define API_PROMPTS_MAX        128       /* prompts in one completions call */
+#define API_CHOICES_MAX        256       /* prompts x n */
 #define API_MESSAGES_MAX       2048
 #define API_STOP_STRINGS_MAX   4         /* OpenAI's limit */
 #define API_STOP_BYTES_MAX     4096      /* all stop strings together */
@@ -85,6 +88,7 @@ struct api_options {
 struct api_call {
     enum api_route route;
     struct str  body;
+    struct str  model_id;       /* of /v1/models/{id}; empty: the list */
     struct str  request_id;     /* shown in ids; may be empty */
     int64_t     arrival_ns;
     int64_t     deadline_ns;    /* 0: none */
