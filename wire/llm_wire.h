@@ -65,8 +65,9 @@
 
 /* ---- ids ------------------------------------------------------------------
  * req_id = slot | generation << 20.  The worker chooses a slot below
- * welcome.max_requests and raises the slot's generation at every use.  A slot
- * is free again only after END. */
+ * welcome.max_requests and raises the slot's generation at every use, from 1.
+ * A slot is free again only after END.  SUBMIT on a slot in use, or with a
+ * generation that did not grow, is a violation. */
 static inline uint64_t
 llm_req_id(uint32_t slot, uint64_t generation)
 {
