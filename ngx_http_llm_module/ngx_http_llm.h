@@ -1,0 +1,314 @@
+
+/*
+ * ngx_http_llm.h - what the files of ngx_http_llm_module share.
+ *
+ * The module moves bytes: a request body to the engine, response bytes back.
+ * It knows no JSON and no tokens.  Who calls whom:
+ *
+ *     _module.c     directives, life-cycle hooks
+ *     _conf.c       configuration, managed block
+ *     _process.c    owns managed engines: claim, attach, release
+ *     _spawn.c      sockets, fork and exec of one supervisor
+ *     _handler.c    checks a request, reads its body       -> _request.c
+ *     _request.c    slots, submission, cancel, records     -> wire/, _output.c
+ *     _channel.c    one session per worker and engine      -> _request.c
+ *     _output.c     records to the client, slow readers
+ *     _error.c      JSON errors, ours and nginx's own (filters)
+ *     _health.c     llm_health
+ *     _variables.c  $llm_*
+ *
+ * Everything runs in nginx's one thread per process.
+ */
+
+
+#ifndef _NGX_HTTP_LLM_H_INCLUDED_
+#define _NGX_HTTP_LLM_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#include <ngx_http.h>
+
+#include "wire/llm_wire.h"
+#include "wire/llm_ring.h"
+#include "wire/llm_route.h"
+
+
+#define NGX_HTTP_LLM_RECORDS_PER_EVENT  256
+#define NGX_HTTP_LLM_BUF_SIZE           1024
+#define NGX_HTTP_LLM_BIG_BUF_SIZE       16384
+#define NGX_HTTP_LLM_PENDING_MAX        (64 * 1024 * 1024)
+#define NGX_HTTP_LLM_RETRY_MIN          250      /* ms, reconnect */
+#define NGX_HTTP_LLM_RETRY_MAX          4000
+#define NGX_HTTP_LLM_EXEC_TIMEOUT       2000     /* ms, init_module waits */
+#define NGX_HTTP_LLM_OWNER_TIMEOUT      1000     /* ms, attach and release */
+#define NGX_HTTP_LLM_NO_SLOT            ((uint32_t) -1)
+
+#define NGX_HTTP_LLM_HEALTH_OFF         0
+#define NGX_HTTP_LLM_HEALTH_LIVE        1
+#define NGX_HTTP_LLM_HEALTH_READY       2
+
+#ifndef NGX_HTTP_LLM_ENGINE_PATH
+#define NGX_HTTP_LLM_ENGINE_PATH  "/usr/lib/nginx-llm/nginx-llm-engine"
+#endif
+
+
+typedef struct ngx_http_llm_session_s  ngx_http_llm_session_t;
+typedef struct ngx_http_llm_ctx_s      ngx_http_llm_ctx_t;
+
+
+/* one llm_engine directive */
+
+typedef struct {
+    ngx_str_t                  name;
+    ngx_str_t                  path;         /* socket, ends with NUL */
+    ngx_str_t                  binary;
+    ngx_str_t                  user;
+    ngx_array_t               *options;      /* of ngx_str_t, with NUL */
+    ngx_array_t               *env;          /* of ngx_str_t, with NUL */
+    ngx_msec_t                 grace;
+    ngx_uint_t                 line;
+    u_char                    *file;
+    ngx_uid_t                  uid;
+    ngx_gid_t                  gid;
+    u_char                     key[16];      /* set by init_module */
+    ngx_http_llm_session_t    *session;      /* set by init_process */
+    unsigned                   managed:1;
+    unsigned                   drop:1;       /* change the user id */
+} ngx_http_llm_engine_t;
+
+
+typedef struct {
+    ngx_array_t                engines;      /* ngx_http_llm_engine_t * */
+    ngx_msec_t                 connect_timeout;
+    ngx_msec_t                 engine_timeout;
+    ngx_int_t                  queue;
+    ngx_array_t                passes;       /* loc confs that name an engine */
+} ngx_http_llm_main_conf_t;
+
+
+typedef struct {
+    ngx_http_llm_engine_t     *engine;       /* llm_pass NAME */
+    ngx_http_complex_value_t  *pass;         /* llm_pass $variable */
+    ngx_str_t                  pass_name;
+    ngx_uint_t                 route;        /* llm_endpoint, 0: by URI */
+    ngx_uint_t                 health;
+    ngx_str_t                  health_engine;
+    ngx_msec_t                 read_timeout;
+    ngx_msec_t                 send_timeout;
+    size_t                     buffer_size;
+    ngx_flag_t                 ignore_client_abort;
+    ngx_flag_t                 json_errors;
+} ngx_http_llm_loc_conf_t;
+
+
+/* a request in the engine has a slot; it is free again only after END */
+
+typedef struct {
+    ngx_http_llm_ctx_t        *ctx;          /* NULL: the client is gone */
+    uint64_t                   generation;
+    uint32_t                   next;         /* free slots */
+    uint8_t                    cancel;       /* enum llm_finish, to be sent */
+    unsigned                   busy:1;
+} ngx_http_llm_slot_t;
+
+
+typedef enum {
+    NGX_HTTP_LLM_DOWN = 0,
+    NGX_HTTP_LLM_CONNECTING,
+    NGX_HTTP_LLM_UP
+} ngx_http_llm_session_state_e;
+
+
+/* the session of this process with one engine; lives outside of any cycle */
+
+struct ngx_http_llm_session_s {
+    ngx_queue_t                    queue;        /* all sessions */
+    ngx_str_t                      name;
+    ngx_str_t                      path;
+    ngx_http_llm_session_state_e   state;
+    ngx_log_t                      log;
+
+    ngx_connection_t              *control;
+    ngx_connection_t              *kick;         /* the engine's eventfd */
+    ngx_fd_t                       kick_engine;
+    ngx_event_t                    timer;        /* handshake or reconnect */
+    ngx_event_t                    pulse;        /* heartbeat check */
+    ngx_event_t                    failure;      /* posted by a broken ring */
+    ngx_msec_t                     retry;
+
+    ngx_msec_t                     connect_timeout;
+    ngx_msec_t                     engine_timeout;
+    ngx_uint_t                     queue_max;
+
+    struct llm_geometry            geometry;
+    struct llm_region_w           *w;
+    const struct llm_region_e     *e;
+    uint64_t                      *marks;
+    struct llm_ring_sq             sq;
+    struct llm_ring_cqc            cq;
+    uint64_t                       epoch;
+    uint64_t                       body_max;
+    ngx_int_t                      engine_pid;
+
+    ngx_http_llm_slot_t           *slots;
+    uint32_t                       nslots;
+    uint32_t                       free_slot;
+    uint64_t                       serial;       /* generations grow for ever */
+    ngx_uint_t                     busy;         /* slots in use */
+
+    ngx_queue_t                    waiting;      /* ctx: not yet (all) sent */
+    ngx_uint_t                     nwaiting;
+    ngx_uint_t                     ncancels;     /* slots with ->cancel */
+    ngx_queue_t                    touched;      /* ctx: to be flushed */
+    const char                    *why;
+
+    unsigned                       unpublished:1;
+    unsigned                       removed:1;    /* dropped by a reload */
+    unsigned                       goodbye:1;
+    unsigned                       refused_logged:1;
+};
+
+
+typedef struct {
+    ngx_uint_t                 status;
+    ngx_uint_t                 retry_after;
+    const char                *code;
+    ngx_str_t                  message;
+    ngx_str_t                  allow;
+} ngx_http_llm_error_t;
+
+
+struct ngx_http_llm_ctx_s {
+    ngx_http_request_t        *request;
+    ngx_http_llm_session_t    *session;
+    ngx_http_llm_engine_t     *engine;
+    uint32_t                   slot;
+    uint64_t                   req_id;
+    ngx_uint_t                 route;
+    ngx_str_t                  request_id;
+    ngx_str_t                  model_id;         /* of /v1/models/{id} */
+
+    ngx_queue_t                waiting;
+    ngx_queue_t                touched;
+    ngx_event_t                timer;            /* llm_read_timeout */
+
+    /* submission */
+    ngx_chain_t               *in;               /* what is left of the body */
+    off_t                      in_off;           /* bytes taken of in->buf */
+    off_t                      body_size;
+    off_t                      body_sent;
+    int64_t                    arrival;          /* ns */
+
+    /* response */
+    struct llm_head            head;
+    struct llm_end             end;
+    ngx_chain_t               *pending;
+    ngx_chain_t              **last_pending;
+    ngx_buf_t                 *tail;             /* last buf of pending */
+    ngx_chain_t               *free;
+    ngx_chain_t               *busy;
+    ngx_chain_t               *free_big;
+    size_t                     pending_bytes;
+    int64_t                    first_data;       /* ns, 0: none yet */
+    uint64_t                   body_bytes;
+    ngx_uint_t                 finish;           /* enum llm_finish */
+
+    ngx_http_llm_error_t       error;
+
+    unsigned                   is_waiting:1;
+    unsigned                   is_touched:1;
+    unsigned                   submitted:1;      /* SUBMIT was pushed */
+    unsigned                   have_head:1;
+    unsigned                   have_end:1;
+    unsigned                   parked:1;         /* WINDOW 0 was sent */
+    unsigned                   lost:1;           /* error event, then close */
+    unsigned                   finalized:1;
+    unsigned                   json_error:1;     /* filter replaces the body */
+    unsigned                   json_error_sent:1;
+    unsigned                   retrying:1;
+};
+
+
+extern ngx_module_t  ngx_http_llm_module;
+
+
+/* _conf.c */
+
+void *ngx_http_llm_create_main_conf(ngx_conf_t *cf);
+char *ngx_http_llm_init_main_conf(ngx_conf_t *cf, void *conf);
+void *ngx_http_llm_create_loc_conf(ngx_conf_t *cf);
+char *ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child);
+char *ngx_http_llm_engine(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_llm_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_llm_endpoint(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_llm_health(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+ngx_int_t ngx_http_llm_resolve_passes(ngx_conf_t *cf);
+ngx_http_llm_engine_t *ngx_http_llm_find_engine(
+    ngx_http_llm_main_conf_t *mcf, ngx_str_t *name);
+ngx_http_llm_main_conf_t *ngx_http_llm_cycle_conf(ngx_cycle_t *cycle);
+
+/* _process.c, _spawn.c */
+
+ngx_int_t ngx_http_llm_process_init_module(ngx_cycle_t *cycle);
+void ngx_http_llm_process_forget(ngx_cycle_t *cycle);
+void ngx_http_llm_process_exit_master(ngx_cycle_t *cycle);
+ngx_fd_t ngx_http_llm_spawn(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine);
+void ngx_http_llm_owner_path(struct sockaddr_un *sun, ngx_str_t *path);
+
+/* _channel.c */
+
+ngx_int_t ngx_http_llm_channel_update(ngx_cycle_t *cycle);
+void ngx_http_llm_channel_exit(ngx_cycle_t *cycle);
+void ngx_http_llm_session_fail(ngx_http_llm_session_t *s, const char *why);
+void ngx_http_llm_session_fail_later(ngx_http_llm_session_t *s,
+    const char *why);
+void ngx_http_llm_session_release(ngx_http_llm_session_t *s);
+ngx_uint_t ngx_http_llm_session_engine_state(ngx_http_llm_session_t *s,
+    const char **why);
+ngx_uint_t ngx_http_llm_session_retry_after(ngx_http_llm_session_t *s);
+int64_t ngx_http_llm_now(void);
+
+/* _request.c */
+
+void ngx_http_llm_request_submit(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_request_window(ngx_http_llm_ctx_t *ctx, ngx_uint_t open);
+void ngx_http_llm_request_detach(ngx_http_llm_ctx_t *ctx, ngx_uint_t finish);
+void ngx_http_llm_request_publish(ngx_http_llm_session_t *s);
+void ngx_http_llm_session_push_waiting(ngx_http_llm_session_t *s);
+void ngx_http_llm_session_drain(ngx_http_llm_session_t *s);
+void ngx_http_llm_session_flush(ngx_http_llm_session_t *s);
+void ngx_http_llm_session_fail_requests(ngx_http_llm_session_t *s);
+
+/* _handler.c */
+
+ngx_int_t ngx_http_llm_handler(ngx_http_request_t *r);
+
+/* _output.c */
+
+ngx_int_t ngx_http_llm_output_append(ngx_http_llm_ctx_t *ctx,
+    const u_char *data, size_t len);
+void ngx_http_llm_output_flush(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_output_lost(ngx_http_llm_ctx_t *ctx, ngx_uint_t status,
+    const char *code, const char *message);
+ngx_int_t ngx_http_llm_add_header(ngx_http_request_t *r, const char *name,
+    ngx_str_t *value);
+
+/* _error.c */
+
+ngx_int_t ngx_http_llm_error(ngx_http_llm_ctx_t *ctx, ngx_uint_t status,
+    const char *code, const char *message);
+ngx_int_t ngx_http_llm_error_filter_init(ngx_conf_t *cf);
+const char *ngx_http_llm_error_type(ngx_uint_t status);
+
+/* _health.c */
+
+ngx_int_t ngx_http_llm_health_handler(ngx_http_request_t *r);
+
+/* _variables.c */
+
+ngx_int_t ngx_http_llm_add_variables(ngx_conf_t *cf);
+
+
+#endif /* _NGX_HTTP_LLM_H_INCLUDED_ */

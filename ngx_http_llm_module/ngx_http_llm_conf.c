@@ -1,0 +1,627 @@
+
+/*
+ * ngx_http_llm_conf.c - turns directives into engines and locations, and
+ * refuses what cannot work while nginx can still say so.
+ */
+
+
+#include "ngx_http_llm.h"
+
+
+static char *ngx_http_llm_engine_option(ngx_conf_t *cf, ngx_command_t *dummy,
+    void *conf);
+static char *ngx_http_llm_engine_own_option(ngx_conf_t *cf,
+    ngx_http_llm_engine_t *engine, ngx_uint_t *found);
+static char *ngx_http_llm_engine_path(ngx_conf_t *cf,
+    ngx_http_llm_engine_t *engine, ngx_str_t *path);
+static char *ngx_http_llm_push_string(ngx_conf_t *cf, ngx_array_t *array,
+    const char *prefix, ngx_str_t *value);
+
+
+void *
+ngx_http_llm_create_main_conf(ngx_conf_t *cf)
+{
+    ngx_http_llm_main_conf_t  *mcf;
+
+    mcf = ngx_pcalloc(cf->pool, sizeof(ngx_http_llm_main_conf_t));
+    if (mcf == NULL) {
+        return NULL;
+    }
+
+    if (ngx_array_init(&mcf->engines, cf->pool, 2,
+                       sizeof(ngx_http_llm_engine_t *))
+        != NGX_OK)
+    {
+        return NULL;
+    }
+
+    if (ngx_array_init(&mcf->passes, cf->pool, 4,
+                       sizeof(ngx_http_llm_loc_conf_t *))
+        != NGX_OK)
+    {
+        return NULL;
+    }
+
+    mcf->connect_timeout = NGX_CONF_UNSET_MSEC;
+    mcf->engine_timeout = NGX_CONF_UNSET_MSEC;
+    mcf->queue = NGX_CONF_UNSET;
+
+    return mcf;
+}
+
+
+char *
+ngx_http_llm_init_main_conf(ngx_conf_t *cf, void *conf)
+{
+    ngx_http_llm_main_conf_t *mcf = conf;
+
+    ngx_conf_init_msec_value(mcf->connect_timeout, 2000);
+    ngx_conf_init_msec_value(mcf->engine_timeout, 10000);
+    ngx_conf_init_value(mcf->queue, 1024);
+
+    return NGX_CONF_OK;
+}
+
+
+void *
+ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
+{
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    llcf = ngx_pcalloc(cf->pool, sizeof(ngx_http_llm_loc_conf_t));
+    if (llcf == NULL) {
+        return NULL;
+    }
+
+    /*
+     * set by ngx_pcalloc():
+     *
+     *     llcf->engine = NULL;
+     *     llcf->pass = NULL;
+     *     llcf->pass_name = { 0, NULL };
+     *     llcf->route = LLM_ROUTE_NONE;
+     *     llcf->health = NGX_HTTP_LLM_HEALTH_OFF;
+     *     llcf->health_engine = { 0, NULL };
+     */
+
+    llcf->read_timeout = NGX_CONF_UNSET_MSEC;
+    llcf->send_timeout = NGX_CONF_UNSET_MSEC;
+    llcf->buffer_size = NGX_CONF_UNSET_SIZE;
+    llcf->ignore_client_abort = NGX_CONF_UNSET;
+    llcf->json_errors = NGX_CONF_UNSET;
+
+    return llcf;
+}
+
+
+char *
+ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
+{
+    ngx_http_llm_loc_conf_t *prev = parent;
+    ngx_http_llm_loc_conf_t *conf = child;
+
+    ngx_http_core_loc_conf_t   *clcf;
+    ngx_http_llm_loc_conf_t   **llcfp;
+    ngx_http_llm_main_conf_t   *mcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    /* "if" and limit_except blocks inherit the handler of their location */
+
+    if (clcf->noname && conf->pass_name.len == 0 && conf->pass == NULL
+        && (prev->pass_name.len || prev->pass))
+    {
+        conf->pass = prev->pass;
+        conf->pass_name = prev->pass_name;
+        conf->route = prev->route;
+
+        if (conf->pass_name.len) {
+            mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_module);
+
+            llcfp = ngx_array_push(&mcf->passes);
+            if (llcfp == NULL) {
+                return NGX_CONF_ERROR;
+            }
+
+            *llcfp = conf;
+        }
+
+        if (clcf->lmt_excpt && clcf->handler == NULL) {
+            clcf->handler = ngx_http_llm_handler;
+        }
+    }
+
+    ngx_conf_merge_msec_value(conf->read_timeout, prev->read_timeout, 600000);
+    ngx_conf_merge_msec_value(conf->send_timeout, prev->send_timeout, 60000);
+    ngx_conf_merge_size_value(conf->buffer_size, prev->buffer_size, 65536);
+    ngx_conf_merge_value(conf->ignore_client_abort,
+                         prev->ignore_client_abort, 0);
+
+    /* JSON errors are the rule below llm_pass and an option elsewhere */
+
+    if (conf->json_errors == NGX_CONF_UNSET
+        && prev->json_errors == NGX_CONF_UNSET
+        && (conf->pass_name.len || conf->pass))
+    {
+        conf->json_errors = 1;
+    }
+
+    if (conf->json_errors == NGX_CONF_UNSET) {
+        conf->json_errors = prev->json_errors;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+/* llm_engine NAME unix:PATH;  or  llm_engine NAME { option value; ... } */
+
+char *
+ngx_http_llm_engine(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_llm_main_conf_t *mcf = conf;
+
+    char                    *rv;
+    ngx_str_t               *value, path;
+    ngx_conf_t               save;
+    ngx_http_llm_engine_t   *engine, **enginep;
+
+    value = cf->args->elts;
+
+    if (value[1].len == 0 || ngx_strlchr(value[1].data,
+                                         value[1].data + value[1].len, '/'))
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid engine name \"%V\"", &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    if (ngx_http_llm_find_engine(mcf, &value[1]) != NULL) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "duplicate engine \"%V\"", &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    engine = ngx_pcalloc(cf->pool, sizeof(ngx_http_llm_engine_t));
+    if (engine == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    engine->name = value[1];
+    engine->file = cf->conf_file->file.name.data;
+    engine->line = cf->conf_file->line;
+
+    enginep = ngx_array_push(&mcf->engines);
+    if (enginep == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    *enginep = engine;
+
+    if (cf->args->nelts == 3) {
+
+        if (value[2].len <= 5 || ngx_strncmp(value[2].data, "unix:", 5) != 0) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "\"llm_engine\" takes a block { ... } or "
+                               "\"unix:/path\", not \"%V\"", &value[2]);
+            return NGX_CONF_ERROR;
+        }
+
+        path.data = value[2].data + 5;
+        path.len = value[2].len - 5;
+
+        return ngx_http_llm_engine_path(cf, engine, &path);
+    }
+
+    engine->managed = 1;
+    engine->grace = 60000;
+
+    engine->options = ngx_array_create(cf->pool, 16, sizeof(ngx_str_t));
+    engine->env = ngx_array_create(cf->pool, 4, sizeof(ngx_str_t));
+    if (engine->options == NULL || engine->env == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    ngx_str_set(&engine->binary, NGX_HTTP_LLM_ENGINE_PATH);
+
+    save = *cf;
+    cf->handler = ngx_http_llm_engine_option;
+    cf->handler_conf = (void *) engine;
+
+    rv = ngx_conf_parse(cf, NULL);
+
+    *cf = save;
+
+    return rv;
+}
+
+
+/*
+ * One line of a managed block.  What is not ours becomes an option of the
+ * engine: "max_model_len 4096;" is "--max-model-len 4096", "name on;" and
+ * "name;" are "--name", "name off;" is "--no-name".
+ */
+
+static char *
+ngx_http_llm_engine_option(ngx_conf_t *cf, ngx_command_t *dummy, void *conf)
+{
+    ngx_http_llm_engine_t *engine = conf;
+
+    u_char      *p;
+    char        *rv;
+    ngx_str_t   *value, name;
+    ngx_uint_t   i, n, found;
+
+    value = cf->args->elts;
+    n = cf->args->nelts;
+
+    if (ngx_strcmp(value[0].data, "include") == 0) {
+        return ngx_conf_include(cf, dummy, conf);
+    }
+
+    found = 0;
+
+    rv = ngx_http_llm_engine_own_option(cf, engine, &found);
+    if (rv != NGX_CONF_OK || found) {
+        return rv;
+    }
+
+    for (p = value[0].data; *p; p++) {
+
+        if ((*p < 'a' || *p > 'z') && (*p < '0' || *p > '9') && *p != '_') {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid engine option \"%V\": options are "
+                               "written in lower case with \"_\" for \"-\"",
+                               &value[0]);
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    name.len = value[0].len;
+    name.data = ngx_pstrdup(cf->pool, &value[0]);
+    if (name.data == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    for (i = 0; i < name.len; i++) {
+        if (name.data[i] == '_') {
+            name.data[i] = '-';
+        }
+    }
+
+    if (n == 2 && ngx_strcmp(value[1].data, "off") == 0) {
+        return ngx_http_llm_push_string(cf, engine->options, "--no-", &name);
+    }
+
+    if (n == 2 && ngx_strcmp(value[1].data, "on") == 0) {
+        n = 1;
+    }
+
+    rv = ngx_http_llm_push_string(cf, engine->options, "--", &name);
+
+    for (i = 1; i < n && rv == NGX_CONF_OK; i++) {
+        rv = ngx_http_llm_push_string(cf, engine->options, "", &value[i]);
+    }
+
+    return rv;
+}
+
+
+/* binary, socket, user, env, shutdown_timeout: meant for nginx itself */
+
+static char *
+ngx_http_llm_engine_own_option(ngx_conf_t *cf, ngx_http_llm_engine_t *engine,
+    ngx_uint_t *found)
+{
+    ngx_int_t   ms;
+    ngx_str_t  *value;
+
+    value = cf->args->elts;
+
+    if (ngx_strcmp(value[0].data, "binary") != 0
+        && ngx_strcmp(value[0].data, "socket") != 0
+        && ngx_strcmp(value[0].data, "user") != 0
+        && ngx_strcmp(value[0].data, "env") != 0
+        && ngx_strcmp(value[0].data, "shutdown_timeout") != 0)
+    {
+        return NGX_CONF_OK;
+    }
+
+    *found = 1;
+
+    if (cf->args->nelts != 2 || value[1].len == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"%V\" of an engine takes one value", &value[0]);
+        return NGX_CONF_ERROR;
+    }
+
+    switch (value[0].data[0]) {
+
+    case 'b':
+        if (ngx_conf_full_name(cf->cycle, &value[1], 0) != NGX_OK) {
+            return NGX_CONF_ERROR;
+        }
+
+        engine->binary = value[1];
+        return NGX_CONF_OK;
+
+    case 'u':
+        engine->user = value[1];
+        return NGX_CONF_OK;
+
+    case 'e':
+        return ngx_http_llm_push_string(cf, engine->env, "", &value[1]);
+
+    default:
+        break;
+    }
+
+    if (value[0].data[1] == 'o') {
+
+        /* socket, with or without "unix:" */
+
+        if (value[1].len > 5 && ngx_strncmp(value[1].data, "unix:", 5) == 0) {
+            value[1].data += 5;
+            value[1].len -= 5;
+        }
+
+        return ngx_http_llm_engine_path(cf, engine, &value[1]);
+    }
+
+    ms = ngx_parse_time(&value[1], 0);
+    if (ms == NGX_ERROR) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid \"shutdown_timeout\" \"%V\"", &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    engine->grace = (ngx_msec_t) ms;
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_llm_engine_path(ngx_conf_t *cf, ngx_http_llm_engine_t *engine,
+    ngx_str_t *path)
+{
+    struct sockaddr_un  sun;
+
+    if (ngx_conf_full_name(cf->cycle, path, 0) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    if (path->len + sizeof(".owner") > sizeof(sun.sun_path)) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "socket path \"%V\" has %uz bytes, the limit is "
+                           "%uz", path, path->len,
+                           sizeof(sun.sun_path) - sizeof(".owner"));
+        return NGX_CONF_ERROR;
+    }
+
+    engine->path = *path;
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_llm_push_string(ngx_conf_t *cf, ngx_array_t *array,
+    const char *prefix, ngx_str_t *value)
+{
+    u_char     *p;
+    size_t      len;
+    ngx_str_t  *s;
+
+    s = ngx_array_push(array);
+    if (s == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    len = ngx_strlen(prefix);
+
+    s->data = ngx_pnalloc(cf->pool, len + value->len + 1);
+    if (s->data == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    p = ngx_cpymem(s->data, prefix, len);
+    p = ngx_cpymem(p, value->data, value->len);
+    *p = '\0';
+
+    s->len = len + value->len;
+
+    return NGX_CONF_OK;
+}
+
+
+char *
+ngx_http_llm_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_llm_loc_conf_t *llcf = conf;
+
+    ngx_str_t                         *value;
+    ngx_http_core_loc_conf_t          *clcf;
+    ngx_http_llm_loc_conf_t          **llcfp;
+    ngx_http_llm_main_conf_t          *mcf;
+    ngx_http_compile_complex_value_t   ccv;
+
+    if (llcf->pass_name.len || llcf->pass || llcf->health) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_module);
+
+    if (ngx_http_script_variables_count(&value[1])) {
+
+        llcf->pass = ngx_palloc(cf->pool, sizeof(ngx_http_complex_value_t));
+        if (llcf->pass == NULL) {
+            return NGX_CONF_ERROR;
+        }
+
+        ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
+
+        ccv.cf = cf;
+        ccv.value = &value[1];
+        ccv.complex_value = llcf->pass;
+
+        if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
+            return NGX_CONF_ERROR;
+        }
+
+    } else {
+        llcf->pass_name = value[1];
+
+        llcfp = ngx_array_push(&mcf->passes);
+        if (llcfp == NULL) {
+            return NGX_CONF_ERROR;
+        }
+
+        *llcfp = llcf;
+    }
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+    clcf->handler = ngx_http_llm_handler;
+
+    return NGX_CONF_OK;
+}
+
+
+char *
+ngx_http_llm_endpoint(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_llm_loc_conf_t *llcf = conf;
+
+    ngx_str_t  *value;
+
+    if (llcf->route != LLM_ROUTE_NONE) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    llcf->route = llm_route_by_name((char *) value[1].data, value[1].len);
+
+    if (llcf->route == LLM_ROUTE_NONE) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "unknown endpoint \"%V\"", &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+char *
+ngx_http_llm_health(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_llm_loc_conf_t *llcf = conf;
+
+    ngx_str_t                  *value;
+    ngx_http_core_loc_conf_t   *clcf;
+    ngx_http_llm_loc_conf_t   **llcfp;
+    ngx_http_llm_main_conf_t   *mcf;
+
+    if (llcf->health || llcf->pass || llcf->pass_name.len) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (ngx_strcmp(value[1].data, "live") == 0) {
+        llcf->health = NGX_HTTP_LLM_HEALTH_LIVE;
+
+    } else if (ngx_strcmp(value[1].data, "ready") == 0) {
+        llcf->health = NGX_HTTP_LLM_HEALTH_READY;
+
+    } else {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"llm_health\" takes \"live\" or \"ready\", "
+                           "not \"%V\"", &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    if (cf->args->nelts == 3) {
+        llcf->health_engine = value[2];
+
+        mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_module);
+
+        llcfp = ngx_array_push(&mcf->passes);
+        if (llcfp == NULL) {
+            return NGX_CONF_ERROR;
+        }
+
+        *llcfp = llcf;
+    }
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+    clcf->handler = ngx_http_llm_health_handler;
+
+    return NGX_CONF_OK;
+}
+
+
+/* names may be used above their llm_engine, so they are looked up at the end */
+
+ngx_int_t
+ngx_http_llm_resolve_passes(ngx_conf_t *cf)
+{
+    ngx_str_t                  *name;
+    ngx_uint_t                  i;
+    ngx_http_llm_loc_conf_t   **llcfp, *llcf;
+    ngx_http_llm_main_conf_t   *mcf;
+
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_module);
+    llcfp = mcf->passes.elts;
+
+    for (i = 0; i < mcf->passes.nelts; i++) {
+        llcf = llcfp[i];
+        name = llcf->health ? &llcf->health_engine : &llcf->pass_name;
+
+        llcf->engine = ngx_http_llm_find_engine(mcf, name);
+
+        if (llcf->engine == NULL) {
+            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                          "no \"llm_engine %V\" is defined, but \"%s\" "
+                          "names it", name,
+                          llcf->health ? "llm_health" : "llm_pass");
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_http_llm_engine_t *
+ngx_http_llm_find_engine(ngx_http_llm_main_conf_t *mcf, ngx_str_t *name)
+{
+    ngx_uint_t               i;
+    ngx_http_llm_engine_t  **enginep;
+
+    enginep = mcf->engines.elts;
+
+    for (i = 0; i < mcf->engines.nelts; i++) {
+        if (enginep[i]->name.len == name->len
+            && ngx_strncmp(enginep[i]->name.data, name->data, name->len) == 0)
+        {
+            return enginep[i];
+        }
+    }
+
+    return NULL;
+}
+
+
+/* NULL: the configuration has no http{} */
+
+ngx_http_llm_main_conf_t *
+ngx_http_llm_cycle_conf(ngx_cycle_t *cycle)
+{
+    if (ngx_get_conf(cycle->conf_ctx, ngx_http_module) == NULL) {
+        return NULL;
+    }
+
+    return ngx_http_cycle_get_module_main_conf(cycle, ngx_http_llm_module);
+}

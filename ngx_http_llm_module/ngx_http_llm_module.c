@@ -1,0 +1,241 @@
+
+/*
+ * ngx_http_llm_module.c - the directives and the life-cycle hooks, and which
+ * process calls each of them when.
+ */
+
+
+#include "ngx_http_llm.h"
+
+
+static ngx_int_t ngx_http_llm_preconfiguration(ngx_conf_t *cf);
+static ngx_int_t ngx_http_llm_postconfiguration(ngx_conf_t *cf);
+static ngx_int_t ngx_http_llm_init_module(ngx_cycle_t *cycle);
+static ngx_int_t ngx_http_llm_init_process(ngx_cycle_t *cycle);
+static void ngx_http_llm_exit_process(ngx_cycle_t *cycle);
+static void ngx_http_llm_exit_master(ngx_cycle_t *cycle);
+
+
+static ngx_conf_num_bounds_t  ngx_http_llm_queue_bounds = {
+    ngx_conf_check_num_bounds, 0, 1000000
+};
+
+
+static ngx_command_t  ngx_http_llm_commands[] = {
+
+    { ngx_string("llm_engine"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_ANY|NGX_CONF_TAKE12,
+      ngx_http_llm_engine,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("llm_pass"),
+      NGX_HTTP_LOC_CONF|NGX_HTTP_LIF_CONF|NGX_HTTP_LMT_CONF|NGX_CONF_TAKE1,
+      ngx_http_llm_pass,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("llm_endpoint"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_http_llm_endpoint,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("llm_health"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_TAKE12,
+      ngx_http_llm_health,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("llm_connect_timeout"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_msec_slot,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      offsetof(ngx_http_llm_main_conf_t, connect_timeout),
+      NULL },
+
+    { ngx_string("llm_engine_timeout"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_msec_slot,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      offsetof(ngx_http_llm_main_conf_t, engine_timeout),
+      NULL },
+
+    { ngx_string("llm_queue"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_num_slot,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      offsetof(ngx_http_llm_main_conf_t, queue),
+      &ngx_http_llm_queue_bounds },
+
+    { ngx_string("llm_read_timeout"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_msec_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_llm_loc_conf_t, read_timeout),
+      NULL },
+
+    { ngx_string("llm_send_timeout"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_msec_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_llm_loc_conf_t, send_timeout),
+      NULL },
+
+    { ngx_string("llm_buffer_size"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_size_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_llm_loc_conf_t, buffer_size),
+      NULL },
+
+    { ngx_string("llm_ignore_client_abort"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_llm_loc_conf_t, ignore_client_abort),
+      NULL },
+
+    { ngx_string("llm_json_errors"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_llm_loc_conf_t, json_errors),
+      NULL },
+
+      ngx_null_command
+};
+
+
+static ngx_http_module_t  ngx_http_llm_module_ctx = {
+    ngx_http_llm_preconfiguration,         /* preconfiguration */
+    ngx_http_llm_postconfiguration,        /* postconfiguration */
+
+    ngx_http_llm_create_main_conf,         /* create main configuration */
+    ngx_http_llm_init_main_conf,           /* init main configuration */
+
+    NULL,                                  /* create server configuration */
+    NULL,                                  /* merge server configuration */
+
+    ngx_http_llm_create_loc_conf,          /* create location configuration */
+    ngx_http_llm_merge_loc_conf            /* merge location configuration */
+};
+
+
+ngx_module_t  ngx_http_llm_module = {
+    NGX_MODULE_V1,
+    &ngx_http_llm_module_ctx,              /* module context */
+    ngx_http_llm_commands,                 /* module directives */
+    NGX_HTTP_MODULE,                       /* module type */
+    NULL,                                  /* init master: never called */
+    ngx_http_llm_init_module,              /* init module */
+    ngx_http_llm_init_process,             /* init process */
+    NULL,                                  /* init thread */
+    NULL,                                  /* exit thread */
+    ngx_http_llm_exit_process,             /* exit process */
+    ngx_http_llm_exit_master,              /* exit master */
+    NGX_MODULE_V1_PADDING
+};
+
+
+/*
+ * Called when http{} begins, at start, -t and each reload, in the master (or
+ * the only process).
+ */
+
+static ngx_int_t
+ngx_http_llm_preconfiguration(ngx_conf_t *cf)
+{
+    return ngx_http_llm_add_variables(cf);
+}
+
+
+/* Called when http{} has been parsed; every llm_engine is known now. */
+
+static ngx_int_t
+ngx_http_llm_postconfiguration(ngx_conf_t *cf)
+{
+    if (ngx_http_llm_resolve_passes(cf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_llm_error_filter_init(cf);
+}
+
+
+/*
+ * Called when a configuration has been accepted: at start, before nginx
+ * becomes a daemon, in the process that is going to exit if it does; with -t,
+ * where nothing may be started; at each reload, in the master.  An error
+ * ends the whole nginx, so a reload never returns one.
+ */
+
+static ngx_int_t
+ngx_http_llm_init_module(ngx_cycle_t *cycle)
+{
+    if (ngx_http_llm_process_init_module(cycle) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_test_config) {
+        return NGX_OK;
+    }
+
+    /* master_process off: a reload runs here and never in init_process */
+
+    if (ngx_process == NGX_PROCESS_SINGLE
+        && !ngx_is_init_cycle(cycle->old_cycle))
+    {
+        return ngx_http_llm_channel_update(cycle);
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * Called when a worker, the cache manager or, with master_process off, the
+ * only process begins its event loop.  What the master owns is closed first:
+ * a copy of the lifeline here would keep the engine alive without a master.
+ */
+
+static ngx_int_t
+ngx_http_llm_init_process(ngx_cycle_t *cycle)
+{
+    if (ngx_process != NGX_PROCESS_SINGLE) {
+        ngx_http_llm_process_forget(cycle);
+    }
+
+    if (ngx_process == NGX_PROCESS_HELPER) {
+        return NGX_OK;
+    }
+
+    return ngx_http_llm_channel_update(cycle);
+}
+
+
+/* Called when a worker or the only process leaves in an orderly way. */
+
+static void
+ngx_http_llm_exit_process(ngx_cycle_t *cycle)
+{
+    if (ngx_process != NGX_PROCESS_HELPER) {
+        ngx_http_llm_channel_exit(cycle);
+    }
+}
+
+
+/*
+ * Called when the master or the only process leaves by QUIT or TERM, after
+ * its workers; not at SIGKILL, where the lifeline's EOF says the same.
+ */
+
+static void
+ngx_http_llm_exit_master(ngx_cycle_t *cycle)
+{
+    ngx_http_llm_process_exit_master(cycle);
+}
