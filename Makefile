@@ -19,6 +19,8 @@ CFLAGS    += -std=c11 -D_GNU_SOURCE -fno-strict-aliasing -ffp-contract=off -fPIC
              $(CFLAGS_$(CONFIG)) $(WARN) -I. -MMD -MP
 LDFLAGS   += -pthread $(filter -fsanitize% --coverage,$(CFLAGS_$(CONFIG)))
 
+-include engine/backend/cpu/flags.mk
+
 # Layers in dependency order; each becomes one archive.  tools/layers.txt is
 # the rule, this is only the link order.
 LAYERS    := wire engine/base engine/text engine/grammar engine/backend \

@@ -21,7 +21,7 @@
  * the activations, num_logits rows of the logits.  Buffers have room for
  * limits.max_num_batched_tokens rows; rows past num_tokens hold garbage.
  *
- * ROUNDING.  T is the activation dtype.  Sums, norms, softmax, RoPE and
+ * ROUNDING.  T is the activations' dtype, the same for all tensors of a step.  Sums, norms, softmax, RoPE and
  * activation functions are computed in fp32; a value is rounded to T (nearest
  * even) exactly where an op's comment writes round(): after the norm, after
  * qkv, after RoPE, P before P*V, the attention output, silu(gate) * up, the
@@ -74,15 +74,15 @@ struct weight_desc {
                                                       bias for this part */
 };
 
-/* Largest sizes of any step, given once before the first. */
+/* Largest sizes of any step, given before the first.  A second model on the
+ * same backend reserves again, between steps; sizes only grow. */
 struct backend_limits {
-    int         max_num_batched_tokens;
-    int         max_num_seqs;
-    int         max_num_logits;
-    int         max_blocks_per_seq;
-    int         max_model_len;       /* keys one query can see */
-    int         row_elems_max;       /* widest activation row, elements */
-    enum dtype  dtype;               /* T, of every activation */
+    int max_num_batched_tokens;
+    int max_num_seqs;
+    int max_num_logits;
+    int max_blocks_per_seq;
+    int max_model_len;       /* keys one query can see */
+    int row_elems_max;       /* widest activation row, elements */
 };
 
 /* One step's arrays, host memory, read during step_begin() only.  A sequence's
@@ -93,7 +93,8 @@ struct step_inputs {
     int             num_tokens;      /* rows, 1 .. max_num_batched_tokens */
     int             num_seqs;        /* 1 .. max_num_seqs */
     int             num_logits;      /* 0 .. max_num_logits */
-    int             max_blocks_per_seq;  /* row length of block_tables */
+    int             max_blocks_per_seq;  /* row length of block_tables, at
+                                            most the reserved one */
     const int32_t  *input_ids;       /* [num_tokens], in [0, vocab_size) */
     const int32_t  *positions;       /* [num_tokens], in [0, max_model_len) */
     const int32_t  *slot_mapping;    /* [num_tokens], where the row's key goes:

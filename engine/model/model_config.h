@@ -24,6 +24,8 @@
 #define MODEL_DIM_MAX         (1 << 20)   /* of hidden and intermediate_size */
 #define MODEL_VOCAB_MAX       (1 << 22)
 #define MODEL_HEAD_DIM_MAX    512
+#define MODEL_HEADS_MAX       1024
+#define MODEL_POSITIONS_MAX   (1 << 24)   /* a float32 counts them exactly */
 #define MODEL_CONFIG_BYTES_MAX (4 << 20)
 
 enum model_arch { ARCH_LLAMA, ARCH_MISTRAL, ARCH_QWEN2, ARCH_QWEN3 };
@@ -46,8 +48,7 @@ struct rope_config {
 /* What generation_config.json suggests; a request's own value wins.  NAN or
  * -1: not given. */
 struct generation_defaults {
-    double temperature;           /* 0 when do_sample is given as false and
-                                     temperature is not */
+    double temperature;           /* do_sample is ignored, as vLLM does */
     double top_p;
     int    top_k;                 /* -1: not given */
     double min_p;
@@ -93,6 +94,10 @@ int model_config_load(struct model_config *out, const char *dir,
 /* The same from text; generation_text.data may be NULL. */
 int model_config_parse(struct model_config *out, struct str config_text,
                        struct str generation_text, struct err *err);
+
+/* The longest context the model is made for: max_position_embeddings, or for
+ * yarn original_max_position_embeddings * factor where that is more. */
+int model_config_max_len(const struct model_config *cfg);
 
 /* Parameters of the model (tied weights once). */
 int64_t model_config_num_parameters(const struct model_config *cfg);

@@ -1,7 +1,7 @@
 /* safetensors.h - the tensors of a model directory, mapped, not copied.
  *
- * Reads DIR/model.safetensors, or the files DIR/model.safetensors.index.json
- * names, or else every DIR/(star).safetensors.  Files are untrusted: the header's
+ * Reads DIR/model.safetensors, or else the files that
+ * DIR/model.safetensors.index.json names.  Files are untrusted: the header's
  * length, JSON, dtypes, shapes and offsets are checked before use; the data
  * area must be covered exactly, without overlap or gap, and dtype x shape must
  * give the bytes; anything else refuses the file with its name and the

@@ -1,0 +1,262 @@
+/* model.c - opens a model: limits first, then weights, then memory.
+ *
+ * Every size is decided and checked before the weights are read, so that an
+ * option out of range fails in milliseconds. */
+#include "engine/model/model.h"
+#include "engine/base/check.h"
+#include "engine/base/log.h"
+#include "engine/model/forward.h"
+#include "engine/model/rope.h"
+
+#include <stdlib.h>
+
+static int
+max_int(int a, int b)
+{
+    return a > b ? a : b;
+}
+
+size_t
+model_kv_bytes_per_token(const struct model_config *cfg, enum dtype kv_dtype)
+{
+    return 2 * (size_t) cfg->num_hidden_layers
+           * (size_t) cfg->num_key_value_heads * (size_t) cfg->head_dim
+           * dtype_bytes(kv_dtype);
+}
+
+static int
+open_limits(struct model *m, const struct model_options *o, struct err *err)
+{
+    int  len_max = model_config_max_len(&m->config);
+    m->max_model_len = o->max_model_len == 0 ? len_max : o->max_model_len;
+    m->block_size = o->block_size == 0 ? KV_BLOCK_SIZE_DEFAULT : o->block_size;
+    if (m->max_model_len < 1 || m->max_model_len > len_max) {
+        return err_set(err, "max_model_len %d: the model is made for at most "
+                       "%d positions", m->max_model_len, len_max);
+    }
+    if (m->block_size != 16 && m->block_size != 32 && m->block_size != 64) {
+        return err_set(err, "block_size %d: must be 16, 32 or 64",
+                       m->block_size);
+    }
+    if (o->max_num_batched_tokens < 1 || o->max_num_seqs < 1
+        || o->max_num_logits < 0)
+    {
+        return err_set(err, "max_num_batched_tokens %d and max_num_seqs %d "
+                       "must be at least 1", o->max_num_batched_tokens,
+                       o->max_num_seqs);
+    }
+    m->limits = (struct batch_limits) {
+        .max_num_batched_tokens = o->max_num_batched_tokens,
+        .max_num_seqs = o->max_num_seqs,
+        .max_num_logits = o->max_num_logits == 0 ? o->max_num_seqs
+                                                 : o->max_num_logits,
+        .max_blocks_per_seq = (m->max_model_len + m->block_size - 1)
+                              / m->block_size,
+    };
+    return OK;
+}
+
+static int
+open_weights(struct model *m, const struct model_options *o, struct err *err)
+{
+    struct safetensors  *files;
+    if (o->load_format == LOAD_DUMMY) {
+        return weights_load_dummy(&m->weights, m->be, &m->config,
+                                  o->dummy_seed, err);
+    }
+    if (safetensors_open(&files, o->path, err) != OK) {
+        return ERROR;
+    }
+    return weights_load_take(&m->weights, m->be, &m->config, files, err);
+}
+
+static int
+open_kv(struct model *m, const struct model_options *o, struct err *err)
+{
+    const struct model_config  *c = &m->config;
+    struct kv_pool_options      p = {
+        .dtype = o->kv_cache_dtype == DTYPE_NONE ? m->dtype
+                                                 : o->kv_cache_dtype,
+        .num_layers = c->num_hidden_layers,
+        .num_kv_heads = c->num_key_value_heads,
+        .head_dim = c->head_dim,
+        .block_size = m->block_size,
+        .num_blocks = o->num_blocks,
+    };
+    size_t  block_bytes = kv_pool_block_bytes(&p);
+    if (p.num_blocks == 0 && block_bytes != 0) {
+        size_t  num = o->kv_cache_bytes / block_bytes;
+        p.num_blocks = num > KV_NUM_BLOCKS_MAX ? KV_NUM_BLOCKS_MAX : (int) num;
+        if (p.num_blocks < 2) {
+            return err_set(err, "KV cache of %zu bytes holds %d blocks of %zu "
+                           "bytes; it needs at least 2", o->kv_cache_bytes,
+                           p.num_blocks, block_bytes);
+        }
+    }
+    /* slot ids are int32 */
+    if ((int64_t) p.num_blocks * m->block_size > INT32_MAX) {
+        p.num_blocks = INT32_MAX / m->block_size;
+    }
+    return kv_pool_init(&m->kv, m->be, &p, err);
+}
+
+static int
+open_activation(struct model *m, struct tensor *t, int64_t rows, int64_t cols,
+                struct err *err)
+{
+    size_t  bytes = (size_t) rows * (size_t) cols * dtype_bytes(t->dtype);
+    t->ndim = 2;
+    t->shape[0] = rows;
+    t->shape[1] = cols;
+    m->activation_bytes += bytes;
+    return m->be->ops->alloc(m->be, bytes, &t->data, err);
+}
+
+static int
+open_activations(struct model *m, struct err *err)
+{
+    const struct model_config  *c = &m->config;
+    int64_t  cap = m->limits.max_num_batched_tokens;
+    int64_t  q = (int64_t) c->num_attention_heads * c->head_dim;
+    int64_t  qkv = q + 2 * (int64_t) c->num_key_value_heads * c->head_dim;
+    int64_t  num_logits = m->limits.max_num_logits;
+
+    m->hidden.dtype = m->qkv.dtype = m->attn.dtype = m->mlp.dtype = m->dtype;
+    m->logits.dtype = DTYPE_F32;
+    if (open_activation(m, &m->hidden, cap, c->hidden_size, err) != OK
+        || open_activation(m, &m->qkv, cap, qkv, err) != OK
+        || open_activation(m, &m->attn, cap, q, err) != OK
+        || open_activation(m, &m->mlp, cap, c->intermediate_size, err) != OK
+        || open_activation(m, &m->logits, num_logits, c->vocab_size, err)
+           != OK)
+    {
+        return ERROR;
+    }
+    if (!m->be->ops->host_memory) {
+        m->host_logits = malloc((size_t) num_logits * (size_t) c->vocab_size
+                                * sizeof *m->host_logits);
+        if (m->host_logits == NULL) {
+            return err_set(err, "out of memory for %lld rows of logits",
+                           (long long) num_logits);
+        }
+    }
+    struct backend_limits  limits = {
+        .max_num_batched_tokens = m->limits.max_num_batched_tokens,
+        .max_num_seqs = m->limits.max_num_seqs,
+        .max_num_logits = m->limits.max_num_logits,
+        .max_blocks_per_seq = m->limits.max_blocks_per_seq,
+        .max_model_len = m->max_model_len,
+        .row_elems_max = max_int(max_int(c->hidden_size, (int) qkv),
+                                 c->intermediate_size),
+    };
+    return m->be->ops->reserve(m->be, &limits, err);
+}
+
+static int
+open_rope(struct model *m, struct err *err)
+{
+    size_t  num = (size_t) m->max_model_len * (size_t) m->config.head_dim;
+    float  *table = malloc(num * sizeof *table);
+    void   *data = NULL;
+    if (table == NULL) {
+        return err_set(err, "out of memory: %zu bytes of rope table",
+                       num * sizeof *table);
+    }
+    rope_table(&m->config.rope, m->config.head_dim, m->max_model_len, table);
+    int  rc = m->be->ops->alloc(m->be, num * sizeof *table, &data, err);
+    if (rc == OK) {
+        m->be->ops->upload(m->be, data, table, num * sizeof *table);
+        m->cos_sin = data;
+    }
+    free(table);
+    return rc;
+}
+
+int
+model_open(struct model **out, const struct model_options *o,
+           struct backend *be, struct err *err)
+{
+    struct model  *m = calloc(1, sizeof *m);
+    *out = NULL;
+    if (m == NULL) {
+        return err_set(err, "out of memory");
+    }
+    m->be = be;
+    if (model_config_load(&m->config, o->path, err) != OK
+        || open_limits(m, o, err) != OK || open_weights(m, o, err) != OK)
+    {
+        goto fail;
+    }
+    m->dtype = m->weights.dtype;
+    if (open_kv(m, o, err) != OK || open_activations(m, err) != OK
+        || open_rope(m, err) != OK)
+    {
+        goto fail;
+    }
+    log_info("model %s: %s, %lld parameters, %s, weights %zu bytes, KV cache "
+             "%d blocks of %d tokens (%s, %zu bytes), activations %zu bytes, "
+             "%s", o->path, m->config.architecture,
+             (long long) model_config_num_parameters(&m->config),
+             dtype_name(m->dtype), m->weights.bytes, m->kv.cache.num_blocks,
+             m->block_size, dtype_name(m->kv.cache.dtype), m->kv.bytes,
+             m->activation_bytes, be->ops->name);
+    *out = m;
+    return OK;
+
+fail:
+    model_close(m);
+    return ERROR;
+}
+
+void
+model_close(struct model *m)
+{
+    if (m == NULL) {
+        return;
+    }
+    struct tensor *const  all[] = { &m->hidden, &m->qkv, &m->attn, &m->mlp,
+                                    &m->logits };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        m->be->ops->free(m->be, all[i]->data);
+    }
+    m->be->ops->free(m->be, m->cos_sin);
+    free(m->host_logits);
+    kv_pool_destroy(&m->kv);
+    weights_destroy(&m->weights);
+    free(m);
+}
+
+int
+model_forward(struct model *m, const struct batch *b, const float **logits,
+              struct err *err)
+{
+    struct backend      *be = m->be;
+    struct step_inputs   in = {
+        .num_tokens = b->num_tokens,
+        .num_seqs = b->num_seqs,
+        .num_logits = b->num_logits,
+        .max_blocks_per_seq = b->limits.max_blocks_per_seq,
+        .input_ids = b->input_ids,
+        .positions = b->positions,
+        .slot_mapping = b->slot_mapping,
+        .cu_seqlens_q = b->cu_seqlens_q,
+        .context_lens = b->context_lens,
+        .block_tables = b->block_tables,
+        .logits_idx = b->logits_idx,
+    };
+    if (be->ops->step_begin(be, &in) == STEP_ISSUE) {
+        forward_issue(m);
+    }
+    be->ops->step_end(be);
+    if (be->ops->sync(be, err) != OK) {
+        return ERROR;
+    }
+    *logits = m->logits.data;
+    if (!be->ops->host_memory) {
+        be->ops->download(be, m->host_logits, m->logits.data,
+                          (size_t) b->num_logits
+                          * (size_t) m->config.vocab_size * sizeof **logits);
+        *logits = m->host_logits;
+    }
+    return OK;
+}
