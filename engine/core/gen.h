@@ -17,6 +17,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include "engine/sample/sampler.h"      /* struct sampling_params */
 
 #define GEN_EVENT_TOKENS_MAX  8    /* speculation may accept several a step */
 #define GEN_STOP_IDS_MAX      64   /* eos ids of the model + stop_token_ids */
@@ -34,17 +35,6 @@ enum finish_reason {
     FINISH_GRAMMAR_DEAD_END,
     FINISH_ENGINE_LOST,
     FINISH_SHUTDOWN
-};
-
-/* Order of operations equals Hugging Face's and vLLM's: temperature, top_k,
- * top_p, min_p, then one draw.  Randomness is keyed by (seed, position of the
- * sampled token), never by batch row. */
-struct sampling_params {
-    float    temperature;      /* 0: greedy, the rest is ignored */
-    float    top_p;            /* (0, 1]; 1: off */
-    float    min_p;            /* [0, 1]; 0: off */
-    int32_t  top_k;            /* 0: off */
-    uint64_t seed;             /* always set; drawn at random if not given */
 };
 
 struct gen_request {

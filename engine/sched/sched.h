@@ -1,0 +1,145 @@
+/* sched.h - decides which sequences run in the next step, and for how many
+ * tokens.
+ *
+ *     seq = sched_add(s, &desc, now_ns);
+ *     while ((seq = sched_next_expired(s, now_ns)) != NULL) sched_finish(...)
+ *     plan = sched_next(s, now_ns);
+ *     ... compute the plan ...
+ *     sched_done(s);
+ *     for each entry with a seq and with sample: sched_append(s, seq)
+ *         or sched_finish(s, seq)
+ *
+ * Pure bookkeeping: no device, no text, no clock.  One thread.
+ *
+ * POLICY.  First come, first served.  A step takes one token of every
+ * sequence in decode, oldest first, then prompt chunks, oldest first, up to
+ * max_num_batched_tokens; then waiting sequences are admitted in order while
+ * a seat (max_num_seqs) and blocks for the whole prompt and the first sampled
+ * token are there.  An admitted prompt therefore never waits for a block.
+ *
+ * When a decode needs a block and none is free, blocks are taken, whole
+ * sequences at a time, from those that do not run (parked, then waiting after
+ * a park), then from the youngest running sequence that is younger; what was
+ * taken is computed again later.  If there is none, the sequence sits out the
+ * step and keeps what it has.  In a step that preempted nobody is admitted.
+ * Parked sequences lose their blocks to an admission only when nothing runs.
+ *
+ * PROGRESS.  The oldest running sequence can always take what it needs, since
+ * sched_check_fits() refused what exceeds the pool; so while a sequence waits
+ * or runs, some sequence's num_tokens grows within as many steps as
+ * the longest sequence has tokens.  tests/unit/sched/test_sched.c checks it.
+ *
+ * INVARIANT.  The blocks a plan needs are reserved before it is returned:
+ * executing a plan cannot fail for lack of memory.  Blocks of a sequence that
+ * is part of a plan are never freed before sched_done(). */
+#ifndef LLM_SCHED_SCHED_H
+#define LLM_SCHED_SCHED_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "engine/base/err.h"
+#include "engine/sched/seq.h"
+
+struct sched;
+
+struct sched_options {
+    int32_t max_num_seqs;            /* running sequences, 1 .. */
+    int32_t max_num_batched_tokens;  /* of one step, >= max_num_seqs */
+    int32_t max_model_len;           /* prompt + output of one sequence */
+    int32_t max_seqs;                /* that exist at a time, >= max_num_seqs */
+    int32_t block_size;              /* tokens */
+    int32_t num_blocks;              /* with the null block */
+    bool    enable_chunked_prefill;  /* off: max_num_batched_tokens must be at
+                                        least max_model_len */
+};
+
+/* One sequence's share of a step. */
+struct plan_seq {
+    struct seq *seq;                 /* NULL after sched_done() when it ended
+                                        while the step was in flight */
+    int32_t     position;            /* of the first token to compute */
+    int32_t     num_tokens;          /* to compute */
+    bool        decode;              /* else a prompt chunk */
+    bool        sample;              /* its last token gets logits */
+};
+
+struct plan {
+    int32_t          num_seqs;       /* 0: nothing to do */
+    int32_t          num_tokens;
+    int32_t          num_prefill_tokens;
+    int32_t          num_decode_seqs;
+    int32_t          num_preempted;
+    struct plan_seq *seqs;           /* [max_num_seqs] */
+    uint64_t        *preempted_ids;  /* [max_seqs], seq->id */
+};
+
+struct sched_counts {
+    int32_t  num_running;            /* prefill and decode */
+    int32_t  num_waiting;
+    int32_t  num_parked;
+    int32_t  kv_blocks_used;
+    int32_t  kv_blocks_total;
+    uint64_t num_preemptions;
+    uint64_t num_admitted;           /* sequences, first admission */
+    uint64_t num_prompt_tokens;      /* of them */
+    uint64_t num_recomputed_tokens;  /* thrown away by preemptions */
+};
+
+struct seq_desc {
+    uint64_t id;
+    void    *user;
+    int32_t  num_prompt_tokens;
+    int32_t  max_tokens;
+    int64_t  deadline_ns;            /* 0: none */
+};
+
+int sched_create(struct sched **out, const struct sched_options *options,
+                 struct err *err);
+void sched_destroy(struct sched *s);            /* NULL is fine */
+
+/* ERROR, http_status 400 with the numbers, when such a sequence could never
+ * run to its end.  Reads only what is fixed at create: any thread. */
+int sched_check_fits(const struct sched *s, int64_t num_prompt_tokens,
+                     int64_t max_tokens, struct err *err);
+
+/* check()s that it fits and that fewer than max_seqs exist.  The sequence is
+ * the scheduler's; the pointer is good until it is finished. */
+struct seq *sched_add(struct sched *s, const struct seq_desc *desc,
+                      int64_t now_ns);
+
+/* Ends a sequence in any state; its blocks are free at once, or after
+ * sched_done() when it is part of the step in flight.  The caller forgets the
+ * pointer. */
+void sched_finish(struct sched *s, struct seq *seq);
+
+/* Parks or resumes; doing it twice is fine.  A sequence of the step in flight
+ * may still be given its token by sched_append(). */
+void sched_park(struct sched *s, struct seq *seq, bool parked);
+
+/* A sequence whose deadline has passed, NULL when none has. */
+struct seq *sched_next_expired(struct sched *s, int64_t now_ns);
+
+/* The earliest deadline of all sequences, 0 when none has one; it may be that
+ * of a sequence that has ended since. */
+int64_t sched_next_deadline_ns(const struct sched *s);
+
+/* Makes the plan of the next step: the scheduler's, valid until the next
+ * call.  With sequences in it the step is in flight until sched_done(). */
+struct plan *sched_next(struct sched *s, int64_t now_ns);
+
+/* The plan was computed: its tokens are in the KV cache. */
+void sched_done(struct sched *s);
+
+/* A token was sampled for a sequence all of whose tokens are computed. */
+void sched_append(struct sched *s, struct seq *seq);
+
+void sched_counts(const struct sched *s, struct sched_counts *out);
+
+/* Calls visit for every sequence: running, waiting, parked, oldest first. */
+void sched_visit(const struct sched *s,
+                 void (*visit)(void *data, const struct seq *seq), void *data);
+
+/* check()s every invariant of seq.h and kv_blocks.h; between steps. */
+void sched_audit(struct sched *s);
+
+#endif
