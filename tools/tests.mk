@@ -15,6 +15,14 @@ endef
 $(foreach t,$(UNIT_SRC),$(eval $(call unit_rule,$(t))))
 -include $(wildcard $(addsuffix .d,$(UNIT_BIN)))
 
+# The engine without a model that the module's tests drive.
+MOCK_OBJ := $(patsubst %,$(B)/obj/tools/%.o,llm_mock_engine mock_plan mock_reply)
+$(B)/nginx-llm-mock-engine: $(MOCK_OBJ) $(call libs_of,engine/server engine/base wire)
+	$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
+
+.PHONY: mock-engine
+mock-engine: $(B)/nginx-llm-mock-engine ## build/CONFIG/nginx-llm-mock-engine
+
 .PHONY: test-unit
 test-unit: $(if $(T),$(filter %/test_$(T),$(UNIT_BIN)),$(UNIT_BIN)) ## unit tests; T=kv_blocks runs one file
 	@tools/run_units.sh $^

@@ -73,7 +73,7 @@ emit(struct session *s, enum llm_record type, uint64_t id, const void *data,
     struct llm_cqe  h = { len, (uint16_t) type, 0, id };
     int             rc = LLM_AGAIN;
 
-    if (s->state != SESSION_OPEN || s->doom != NULL) {
+    if (s->state != SESSION_OPEN || session_doomed(s) != NULL) {
         return;
     }
     if (!outbox_is_over(s)) {
@@ -152,7 +152,7 @@ over_move(struct session *s)
 void
 outbox_flush(struct session *s)
 {
-    if (s->state != SESSION_OPEN || s->doom != NULL || !outbox_is_over(s)) {
+    if (s->state != SESSION_OPEN || session_doomed(s) != NULL || !outbox_is_over(s)) {
         return;
     }
     while (!over_move(s)) {
@@ -166,7 +166,7 @@ outbox_flush(struct session *s)
 void
 outbox_publish(struct session *s)
 {
-    if (s->state != SESSION_OPEN || s->doom != NULL) {
+    if (s->state != SESSION_OPEN || session_doomed(s) != NULL) {
         return;
     }
     if (outbox_is_over(s)) {

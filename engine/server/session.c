@@ -392,10 +392,10 @@ session_doom(struct session *s, const char *why)
 {
     uint64_t  one = 1;
 
-    if (s->state == SESSION_CLOSED || s->doom != NULL) {
+    if (s->state == SESSION_CLOSED || session_doomed(s) != NULL) {
         return;
     }
-    s->doom = why;
+    __atomic_store_n(&s->doom, why, __ATOMIC_RELEASE);
     /* The transport thread listens there. */
     if (s->kick_engine_fd != -1) {
         (void) !write(s->kick_engine_fd, &one, sizeof one);

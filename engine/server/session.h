@@ -123,7 +123,7 @@ struct session {
     bool      parked;              /* the layer above stopped its sequences */
     bool      leaving;             /* GOODBYE was said */
     bool      touched;             /* output thread: publish pending */
-    const char *doom;              /* under lock; why it must be closed, NULL */
+    const char *doom;              /* atomic; why it must be closed, NULL */
 };
 
 /* Accepts one connection and checks its user.  AGAIN: nobody is waiting. */
@@ -151,6 +151,12 @@ void session_unref(struct session *s);
 
 /* Under lock; any thread: asks the transport thread to close the session. */
 void session_doom(struct session *s, const char *why);
+
+static inline const char *
+session_doomed(const struct session *s)
+{
+    return __atomic_load_n(&s->doom, __ATOMIC_ACQUIRE);
+}
 
 /* Under lock; SESSION_OPEN.  Wakes the worker. */
 void session_kick(struct session *s);

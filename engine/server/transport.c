@@ -196,7 +196,7 @@ serve_room(struct transport *t, struct session *s)
     (void) pthread_mutex_lock(&s->lock);
     if (outbox_is_over(s)) {
         outbox_publish(s);
-        if (!outbox_is_over(s) && s->doom == NULL && t->hooks.on_room != NULL) {
+        if (!outbox_is_over(s) && session_doomed(s) == NULL && t->hooks.on_room != NULL) {
             t->hooks.on_room(t->hooks.user, s);
         }
     }
@@ -210,7 +210,7 @@ serve(struct transport *t, struct session *s)
     struct err          err = { 0 };
     int                 budget = TRANSPORT_SQ_BUDGET, rc;
 
-    if (s->state != SESSION_OPEN || s->doom != NULL) {
+    if (s->state != SESSION_OPEN || session_doomed(s) != NULL) {
         return;
     }
     llm_ring_sqc_awake(&s->sqc);
@@ -235,7 +235,7 @@ static void
 close_one(struct transport *t, struct session *s)
 {
     log_info("session %llu: closed: %s", (unsigned long long) s->id,
-             s->doom != NULL ? s->doom : "the engine stops");
+             session_doomed(s) != NULL ? session_doomed(s) : "the engine stops");
     unlink_session(t, s);
     if (s->state == SESSION_OPEN) {
         (void) pthread_mutex_lock(&s->lock);
@@ -251,12 +251,8 @@ sweep(struct transport *t)
     struct session  *s, *next;
 
     for (s = t->sessions; s != NULL; s = next) {
-        const char  *why;
         next = s->next;
-        (void) pthread_mutex_lock(&s->lock);
-        why = s->doom;
-        (void) pthread_mutex_unlock(&s->lock);
-        if (why != NULL) {
+        if (session_doomed(s) != NULL) {
             close_one(t, s);
         }
     }
