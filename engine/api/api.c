@@ -5,6 +5,7 @@
 #include "engine/api/openai_error.h"
 #include "engine/api/stream.h"
 #include "engine/base/clock.h"
+#include "engine/base/hash.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -29,6 +29,7 @@
 #include "engine/base/err.h"
 #include "engine/base/str.h"
 #include "engine/text/id_buf.h"
+#include "engine/text/text_span.h"
 
 #define TOKENIZER_FILE_BYTES_MAX   (256u << 20)  /* tokenizer.json; gemma-3's is 33 MB */
 #define TOKENIZER_VOCAB_MAX        (1 << 22)     /* largest id + 1; served models stay under 300k */
@@ -37,12 +38,6 @@
 
 struct tokenizer;
 struct tokenizer_scratch;
-
-/* A byte range of the text, [begin, end). */
-struct text_span {
-    size_t begin;
-    size_t end;
-};
 
 struct encode_args {
     struct str  text;                /* valid UTF-8, may hold NUL */

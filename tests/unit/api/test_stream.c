@@ -97,7 +97,8 @@ fixture_init(struct fixture *f)
         .seed = 5,
     };
     memset(f, 0, sizeof *f);
-    assert_int_equal(metrics_create(&f->engine.metrics, &err), OK);
+    assert_int_equal(metrics_create(&f->engine.metrics, &(struct metrics_options) {
+        .max_model_len = 64, .block_size = 32, .num_blocks = 8 }, &err), OK);
     o.engine = &f->engine;
     assert_int_equal(api_create(&f->api, &o, &err), OK);
     assert_int_equal(api_worker_create(&f->worker, f->api, &err), OK);
