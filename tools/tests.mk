@@ -7,8 +7,12 @@ UNIT_BIN  := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
 unit_dir   = $(patsubst tests/unit/%/,%,$(dir $(1)))
 unit_layer = $(if $(filter wire,$(call unit_dir,$(1))),wire,engine/$(call unit_dir,$(1)))
 
+# Helpers in tests/lib that a test links with.
+EXTRA_tests/unit/server/test_server.c    := tests/lib/wire_client.c tests/lib/fake_api.c
+EXTRA_tests/unit/server/test_transport.c := tests/lib/wire_client.c
+
 define unit_rule
-$(patsubst %.c,$(B)/%,$(1)): $(1) $(call libs_of,$(DEPS_$(call unit_layer,$(1))))
+$(patsubst %.c,$(B)/%,$(1)): $(1) $(EXTRA_$(1)) $(call libs_of,$(DEPS_$(call unit_layer,$(1))))
 	@mkdir -p $$(@D)
 	$$(CC) $$(CFLAGS) -Wno-missing-prototypes $$(LDFLAGS) $$(filter-out %.h,$$^) $$(LIBS) -lcmocka -o $$@
 endef
