@@ -125,7 +125,6 @@ typedef enum {
 
 struct ngx_http_llm_session_s {
     ngx_queue_t                    queue;        /* all sessions */
-    ngx_str_t                      name;
     ngx_str_t                      path;
     ngx_http_llm_session_state_e   state;
     ngx_log_t                      log;
@@ -166,7 +165,8 @@ struct ngx_http_llm_session_s {
 
     unsigned                       unpublished:1;
     unsigned                       removed:1;    /* dropped by a reload */
-    unsigned                       goodbye:1;
+    unsigned                       suspect:1;    /* does not accept us */
+    unsigned                       hung:1;
     unsigned                       refused_logged:1;
 };
 
@@ -175,8 +175,10 @@ typedef struct {
     ngx_uint_t                 status;
     ngx_uint_t                 retry_after;
     const char                *code;
+    const char                *param;        /* NULL: null */
     ngx_str_t                  message;
     ngx_str_t                  allow;
+    ngx_str_t                  body;         /* the JSON document */
 } ngx_http_llm_error_t;
 
 
@@ -209,10 +211,10 @@ struct ngx_http_llm_ctx_s {
     ngx_buf_t                 *tail;             /* last buf of pending */
     ngx_chain_t               *free;
     ngx_chain_t               *busy;
-    ngx_chain_t               *free_big;
     size_t                     pending_bytes;
     int64_t                    first_data;       /* ns, 0: none yet */
     uint64_t                   body_bytes;
+    off_t                      progress;         /* c->sent when last looked */
     ngx_uint_t                 finish;           /* enum llm_finish */
 
     ngx_http_llm_error_t       error;
@@ -223,11 +225,12 @@ struct ngx_http_llm_ctx_s {
     unsigned                   have_head:1;
     unsigned                   have_end:1;
     unsigned                   parked:1;         /* WINDOW 0 was sent */
-    unsigned                   lost:1;           /* error event, then close */
     unsigned                   finalized:1;
     unsigned                   json_error:1;     /* filter replaces the body */
     unsigned                   json_error_sent:1;
-    unsigned                   retrying:1;
+    unsigned                   send_body:1;
+    unsigned                   at_event:1;       /* the last DATA ended one */
+    unsigned                   failed:1;         /* no memory for a record */
 };
 
 
@@ -265,8 +268,10 @@ void ngx_http_llm_session_fail(ngx_http_llm_session_t *s, const char *why);
 void ngx_http_llm_session_fail_later(ngx_http_llm_session_t *s,
     const char *why);
 void ngx_http_llm_session_release(ngx_http_llm_session_t *s);
-ngx_uint_t ngx_http_llm_session_engine_state(ngx_http_llm_session_t *s,
+const char *ngx_http_llm_session_trouble(ngx_http_llm_session_t *s);
+ngx_uint_t ngx_http_llm_session_hung(ngx_http_llm_session_t *s,
     const char **why);
+void ngx_http_llm_session_watch_pulse(ngx_http_llm_session_t *s);
 ngx_uint_t ngx_http_llm_session_retry_after(ngx_http_llm_session_t *s);
 int64_t ngx_http_llm_now(void);
 
@@ -289,7 +294,8 @@ ngx_int_t ngx_http_llm_handler(ngx_http_request_t *r);
 
 ngx_int_t ngx_http_llm_output_append(ngx_http_llm_ctx_t *ctx,
     const u_char *data, size_t len);
-void ngx_http_llm_output_flush(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_output_records(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_write_handler(ngx_http_request_t *r);
 void ngx_http_llm_output_lost(ngx_http_llm_ctx_t *ctx, ngx_uint_t status,
     const char *code, const char *message);
 ngx_int_t ngx_http_llm_add_header(ngx_http_request_t *r, const char *name,

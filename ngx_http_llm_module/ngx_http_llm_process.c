@@ -17,6 +17,7 @@
 
 #include "ngx_http_llm.h"
 #include <ngx_md5.h>
+#include <poll.h>
 #include <pwd.h>
 
 

@@ -16,6 +16,7 @@
 
 #include "ngx_http_llm.h"
 #include <grp.h>
+#include <poll.h>
 #include <sys/syscall.h>
 
 

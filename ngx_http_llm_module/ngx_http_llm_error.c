@@ -1,0 +1,332 @@
+
+/*
+ * ngx_http_llm_error.c - every refusal as {"error":{...}}, ours and nginx's.
+ *
+ * Whoever refuses a request returns a status and nginx does the rest:
+ * error_page, keep-alive, the unread body.  Where nginx would then send its
+ * HTML page, the filters here send JSON instead, with Retry-After and Allow.
+ * On by default below llm_pass; "llm_json_errors on;" for anything else.
+ */
+
+
+#include "ngx_http_llm.h"
+
+
+typedef struct {
+    ngx_uint_t    status;
+    const char   *code;
+    const char   *message;
+} ngx_http_llm_status_t;
+
+
+static ngx_int_t ngx_http_llm_header_filter(ngx_http_request_t *r);
+static ngx_int_t ngx_http_llm_body_filter(ngx_http_request_t *r,
+    ngx_chain_t *in);
+static ngx_uint_t ngx_http_llm_error_page_is_ours(ngx_http_request_t *r);
+static ngx_int_t ngx_http_llm_error_headers(ngx_http_request_t *r,
+    ngx_http_llm_ctx_t *ctx);
+static ngx_int_t ngx_http_llm_error_body(ngx_http_request_t *r,
+    ngx_http_llm_error_t *error);
+
+
+static ngx_http_output_header_filter_pt  ngx_http_next_header_filter;
+static ngx_http_output_body_filter_pt    ngx_http_next_body_filter;
+
+
+/* what nginx itself refuses; messages without quotes or backslashes */
+
+static ngx_http_llm_status_t  ngx_http_llm_statuses[] = {
+    { 400, "bad_request", "The request could not be understood." },
+    { 401, "invalid_api_key", "Authentication is required." },
+    { 403, "forbidden", "Access is denied." },
+    { 404, "not_found", "There is no such route." },
+    { 405, "method_not_allowed", "This method is not allowed here." },
+    { 408, "request_timeout", "The request has not arrived in time." },
+    { 411, "length_required", "A Content-Length is required." },
+    { 413, "request_too_large", "The request body is too large." },
+    { 414, "uri_too_long", "The URI is too long." },
+    { 415, "unsupported_media_type", "This Content-Type is not supported." },
+    { 429, "rate_limit_exceeded", "Too many requests." },
+    { 431, "headers_too_large", "The request headers are too large." },
+    { 500, "internal_error", "Something went wrong in the server." },
+    { 501, "not_implemented", "This is not supported." },
+    { 502, "bad_gateway", "The engine gave no valid answer." },
+    { 503, "unavailable", "The service is not available now." },
+    { 504, "timeout", "The engine has not answered in time." },
+    { 0, NULL, NULL }
+};
+
+
+/* notes the details for the filter; returns status, as a handler does */
+
+ngx_int_t
+ngx_http_llm_error(ngx_http_llm_ctx_t *ctx, ngx_uint_t status,
+    const char *code, const char *message)
+{
+    ctx->error.status = status;
+    ctx->error.code = code;
+    ctx->error.message.data = (u_char *) message;
+    ctx->error.message.len = ngx_strlen(message);
+
+    if (status == NGX_HTTP_SERVICE_UNAVAILABLE) {
+        ctx->error.retry_after = ngx_http_llm_session_retry_after(
+                                                               ctx->session);
+    }
+
+    return (ngx_int_t) status;
+}
+
+
+const char *
+ngx_http_llm_error_type(ngx_uint_t status)
+{
+    switch (status) {
+
+    case NGX_HTTP_UNAUTHORIZED:
+        return "authentication_error";
+
+    case NGX_HTTP_FORBIDDEN:
+        return "permission_error";
+
+    case NGX_HTTP_TOO_MANY_REQUESTS:
+        return "rate_limit_error";
+
+    default:
+        return status >= 500 ? "server_error" : "invalid_request_error";
+    }
+}
+
+
+static ngx_int_t
+ngx_http_llm_header_filter(ngx_http_request_t *r)
+{
+    ngx_uint_t                i;
+    ngx_http_llm_ctx_t       *ctx;
+    ngx_http_llm_error_t     *error;
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_llm_module);
+
+    if (ctx
+        && ctx->error.status
+        && ctx->error.status == r->headers_out.status
+        && ngx_http_llm_error_headers(r, ctx) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
+
+    if (llcf->json_errors != 1 || !ngx_http_llm_error_page_is_ours(r)) {
+        return ngx_http_next_header_filter(r);
+    }
+
+    if (ctx == NULL) {
+        ctx = ngx_pcalloc(r->pool, sizeof(ngx_http_llm_ctx_t));
+        if (ctx == NULL) {
+            return NGX_ERROR;
+        }
+
+        ctx->request = r;
+        ctx->slot = NGX_HTTP_LLM_NO_SLOT;
+        ctx->finalized = 1;
+
+        ngx_http_set_ctx(r, ctx, ngx_http_llm_module);
+    }
+
+    error = &ctx->error;
+
+    if (error->status != r->headers_out.status) {
+        ngx_memzero(error, sizeof(ngx_http_llm_error_t));
+
+        error->status = r->headers_out.status;
+        error->code = NULL;
+        ngx_str_set(&error->message, "The request was refused.");
+
+        for (i = 0; ngx_http_llm_statuses[i].status; i++) {
+
+            if (ngx_http_llm_statuses[i].status == error->status) {
+                error->code = ngx_http_llm_statuses[i].code;
+                error->message.data = (u_char *)
+                                      ngx_http_llm_statuses[i].message;
+                error->message.len = ngx_strlen(error->message.data);
+                break;
+            }
+        }
+
+        if (error->status == NGX_HTTP_TOO_MANY_REQUESTS
+            || error->status == NGX_HTTP_SERVICE_UNAVAILABLE)
+        {
+            error->retry_after = 1;
+        }
+
+        if (ngx_http_llm_error_headers(r, ctx) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    if (ngx_http_llm_error_body(r, error) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ctx->json_error = 1;
+
+    ngx_str_set(&r->headers_out.content_type, "application/json");
+    r->headers_out.content_type_len = r->headers_out.content_type.len;
+    r->headers_out.content_type_lowcase = NULL;
+    r->headers_out.content_length_n = error->body.len;
+
+    return ngx_http_next_header_filter(r);
+}
+
+
+/*
+ * nginx's special page: it has set err_status and "text/html", and it is
+ * neither a page of error_page's nor something an upstream has said.
+ */
+
+static ngx_uint_t
+ngx_http_llm_error_page_is_ours(ngx_http_request_t *r)
+{
+    return r == r->main
+           && r->headers_out.status >= NGX_HTTP_BAD_REQUEST
+           && r->err_status
+           && r->headers_out.last_modified_time == -1
+           && r->headers_out.content_type.len == sizeof("text/html") - 1
+           && r->headers_out.content_type_lowcase == NULL
+           && r->headers_out.content_length_n > 0
+           && ngx_strncmp(r->headers_out.content_type.data, "text/html",
+                          sizeof("text/html") - 1)
+              == 0;
+}
+
+
+static ngx_int_t
+ngx_http_llm_error_headers(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
+{
+    u_char     *p;
+    ngx_str_t   value;
+
+    if (ctx->error.retry_after) {
+        p = ngx_pnalloc(r->pool, NGX_INT_T_LEN);
+        if (p == NULL) {
+            return NGX_ERROR;
+        }
+
+        value.data = p;
+        value.len = ngx_sprintf(p, "%ui", ctx->error.retry_after) - p;
+
+        if (ngx_http_llm_add_header(r, "Retry-After", &value) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    if (ctx->error.allow.len
+        && ngx_http_llm_add_header(r, "Allow", &ctx->error.allow) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (ctx->request_id.len) {
+        return ngx_http_llm_add_header(r, "X-Request-Id", &ctx->request_id);
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_llm_error_body(ngx_http_request_t *r, ngx_http_llm_error_t *error)
+{
+    u_char      *p, *last;
+    size_t       size;
+    const char  *quote, *param, *code;
+
+    param = error->param ? error->param : "null";
+    code = error->code ? error->code : "null";
+
+    size = sizeof("{\"error\":{\"message\":\"\",\"type\":\"\",\"param\":\"\","
+                  "\"code\":\"\"}}\n")
+           + error->message.len
+           + ngx_strlen(ngx_http_llm_error_type(error->status))
+           + ngx_strlen(param)
+           + ngx_strlen(code);
+
+    p = ngx_pnalloc(r->pool, size);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    error->body.data = p;
+    last = p + size;
+
+    p = ngx_slprintf(p, last, "{\"error\":{\"message\":\"%V\",\"type\":\"%s\"",
+                     &error->message, ngx_http_llm_error_type(error->status));
+
+    quote = error->param ? "\"" : "";
+    p = ngx_slprintf(p, last, ",\"param\":%s%s%s", quote, param, quote);
+
+    quote = error->code ? "\"" : "";
+    p = ngx_slprintf(p, last, ",\"code\":%s%s%s}}\n", quote, code, quote);
+
+    error->body.len = p - error->body.data;
+
+    return NGX_OK;
+}
+
+
+/* swallows the HTML and sends the document once */
+
+static ngx_int_t
+ngx_http_llm_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
+{
+    ngx_buf_t           *b;
+    ngx_chain_t         *cl, out;
+    ngx_http_llm_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_llm_module);
+
+    if (ctx == NULL || !ctx->json_error || in == NULL) {
+        return ngx_http_next_body_filter(r, in);
+    }
+
+    for (cl = in; cl; cl = cl->next) {
+        cl->buf->pos = cl->buf->last;
+        cl->buf->file_pos = cl->buf->file_last;
+    }
+
+    if (ctx->json_error_sent) {
+        return ngx_http_next_body_filter(r, NULL);
+    }
+
+    ctx->json_error_sent = 1;
+
+    b = ngx_calloc_buf(r->pool);
+    if (b == NULL) {
+        return NGX_ERROR;
+    }
+
+    b->memory = 1;
+    b->pos = ctx->error.body.data;
+    b->last = ctx->error.body.data + ctx->error.body.len;
+    b->last_buf = (r == r->main);
+    b->last_in_chain = 1;
+
+    out.buf = b;
+    out.next = NULL;
+
+    return ngx_http_next_body_filter(r, &out);
+}
+
+
+ngx_int_t
+ngx_http_llm_error_filter_init(ngx_conf_t *cf)
+{
+    ngx_http_next_header_filter = ngx_http_top_header_filter;
+    ngx_http_top_header_filter = ngx_http_llm_header_filter;
+
+    ngx_http_next_body_filter = ngx_http_top_body_filter;
+    ngx_http_top_body_filter = ngx_http_llm_body_filter;
+
+    return NGX_OK;
+}

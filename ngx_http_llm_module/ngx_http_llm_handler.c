@@ -1,0 +1,534 @@
+
+/*
+ * ngx_http_llm_handler.c - the content handler: decides what can be refused
+ * without the engine, reads the body, hands the request over.
+ *
+ * nginx's access phases have run before.  Whatever is refused here returns a
+ * status, so that error_page works; _error.c turns it into JSON.
+ */
+
+
+#include "ngx_http_llm.h"
+
+
+static ngx_http_llm_ctx_t *ngx_http_llm_create_ctx(ngx_http_request_t *r);
+static void ngx_http_llm_cleanup(void *data);
+static ngx_int_t ngx_http_llm_select_engine(ngx_http_llm_ctx_t *ctx);
+static ngx_int_t ngx_http_llm_select_route(ngx_http_llm_ctx_t *ctx,
+    struct llm_route_match *match);
+static ngx_int_t ngx_http_llm_check_body(ngx_http_llm_ctx_t *ctx);
+static ngx_int_t ngx_http_llm_check_type(ngx_str_t *type);
+static ngx_int_t ngx_http_llm_set_request_id(ngx_http_llm_ctx_t *ctx);
+static ngx_table_elt_t *ngx_http_llm_find_header(ngx_http_request_t *r,
+    const char *name, size_t len);
+static void ngx_http_llm_body_handler(ngx_http_request_t *r);
+static ngx_int_t ngx_http_llm_watch_client(ngx_http_llm_ctx_t *ctx);
+static void ngx_http_llm_timeout_handler(ngx_event_t *ev);
+
+
+ngx_int_t
+ngx_http_llm_handler(ngx_http_request_t *r)
+{
+    ngx_int_t                rc;
+    const char              *trouble;
+    ngx_http_llm_ctx_t      *ctx;
+    struct llm_route_match   match;
+
+    ctx = ngx_http_llm_create_ctx(r);
+    if (ctx == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    rc = ngx_http_llm_select_engine(ctx);
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    rc = ngx_http_llm_select_route(ctx, &match);
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    if (match.json_body) {
+        rc = ngx_http_llm_check_body(ctx);
+        if (rc != NGX_OK) {
+            return rc;
+        }
+    }
+
+    trouble = ngx_http_llm_session_trouble(ctx->session);
+
+    if (trouble) {
+        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
+                      "engine \"%V\" is %s", &ctx->engine->name, trouble);
+
+        return ngx_http_llm_error(ctx, NGX_HTTP_SERVICE_UNAVAILABLE,
+                                  "engine_unavailable",
+                                  "The engine is not available now.");
+    }
+
+    ctx->send_body = match.json_body;
+
+    rc = ngx_http_read_client_request_body(r, ngx_http_llm_body_handler);
+
+    if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
+        return rc;
+    }
+
+    return NGX_DONE;
+}
+
+
+static ngx_http_llm_ctx_t *
+ngx_http_llm_create_ctx(ngx_http_request_t *r)
+{
+    ngx_http_cleanup_t  *cln;
+    ngx_http_llm_ctx_t  *ctx;
+
+    ctx = ngx_pcalloc(r->pool, sizeof(ngx_http_llm_ctx_t));
+    if (ctx == NULL) {
+        return NULL;
+    }
+
+    /*
+     * set by ngx_pcalloc():
+     *
+     *     ctx->session = NULL;  ctx->engine = NULL;
+     *     ctx->in = NULL;  ctx->free = NULL;  ctx->busy = NULL;
+     *     ctx->finish = LLM_FINISH_NONE;
+     *     ctx->error.status = 0;
+     *     all flags = 0;
+     */
+
+    ctx->request = r;
+    ctx->slot = NGX_HTTP_LLM_NO_SLOT;
+    ctx->last_pending = &ctx->pending;
+    ctx->arrival = ngx_http_llm_now();
+
+    ctx->timer.handler = ngx_http_llm_timeout_handler;
+    ctx->timer.data = ctx;
+    ctx->timer.log = r->connection->log;
+
+    cln = ngx_http_cleanup_add(r, 0);
+    if (cln == NULL) {
+        return NULL;
+    }
+
+    cln->handler = ngx_http_llm_cleanup;
+    cln->data = ctx;
+
+    ngx_http_set_ctx(r, ctx, ngx_http_llm_module);
+
+    if (ngx_http_llm_set_request_id(ctx) != NGX_OK) {
+        return NULL;
+    }
+
+    return ctx;
+}
+
+
+/* the single place where a request that dies is cancelled */
+
+static void
+ngx_http_llm_cleanup(void *data)
+{
+    ngx_http_llm_ctx_t *ctx = data;
+
+    ctx->finalized = 1;
+
+    if (ctx->session) {
+        ngx_http_llm_request_detach(ctx, LLM_FINISH_CLIENT_ABORT);
+    }
+}
+
+
+static ngx_int_t
+ngx_http_llm_select_engine(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_str_t                  name;
+    ngx_http_request_t        *r;
+    ngx_http_llm_loc_conf_t   *llcf;
+    ngx_http_llm_main_conf_t  *mcf;
+
+    r = ctx->request;
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
+
+    ctx->engine = llcf->engine;
+
+    if (llcf->pass) {
+
+        if (ngx_http_complex_value(r, llcf->pass, &name) != NGX_OK) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        mcf = ngx_http_get_module_main_conf(r, ngx_http_llm_module);
+        ctx->engine = ngx_http_llm_find_engine(mcf, &name);
+
+        if (ctx->engine == NULL) {
+            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                          "no \"llm_engine\" is called \"%V\"", &name);
+
+            return ngx_http_llm_error(ctx, NGX_HTTP_NOT_FOUND,
+                                      "engine_not_found",
+                                      "No engine serves this request.");
+        }
+    }
+
+    ctx->session = ctx->engine->session;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_llm_select_route(ngx_http_llm_ctx_t *ctx,
+    struct llm_route_match *match)
+{
+    uint32_t                  method;
+    ngx_http_request_t       *r;
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    r = ctx->request;
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
+
+    if (llcf->route) {
+        ctx->route = llm_route_by_id(llcf->route, match);
+
+    } else {
+        ctx->route = llm_route_find((char *) r->uri.data, r->uri.len, match);
+    }
+
+    if (ctx->route == LLM_ROUTE_NONE) {
+        return ngx_http_llm_error(ctx, NGX_HTTP_NOT_FOUND, "not_found",
+                                  "There is no such route.");
+    }
+
+    switch (r->method) {
+
+    case NGX_HTTP_GET:
+    case NGX_HTTP_HEAD:
+        method = LLM_METHOD_GET;
+        break;
+
+    case NGX_HTTP_POST:
+        method = LLM_METHOD_POST;
+        break;
+
+    default:
+        method = 0;
+    }
+
+    if ((match->methods & method) == 0) {
+        ctx->error.allow.data = (u_char *) match->allow;
+        ctx->error.allow.len = ngx_strlen(match->allow);
+
+        return ngx_http_llm_error(ctx, NGX_HTTP_NOT_ALLOWED,
+                                  "method_not_allowed",
+                                  "This method is not allowed here.");
+    }
+
+    if (match->model_len > LLM_MODEL_BYTES_MAX) {
+        ctx->error.param = "model";
+        return ngx_http_llm_error(ctx, NGX_HTTP_NOT_FOUND, "model_not_found",
+                                  "The name of the model is too long.");
+    }
+
+    ctx->model_id.data = (u_char *) match->model;
+    ctx->model_id.len = match->model_len;
+
+    return NGX_OK;
+}
+
+
+/* type, encoding and size, from the headers alone */
+
+static ngx_int_t
+ngx_http_llm_check_body(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_table_elt_t     *h;
+    ngx_http_request_t  *r;
+
+    r = ctx->request;
+
+    if (r->headers_in.content_type == NULL
+        || ngx_http_llm_check_type(&r->headers_in.content_type->value)
+           != NGX_OK)
+    {
+        return ngx_http_llm_error(ctx, NGX_HTTP_UNSUPPORTED_MEDIA_TYPE,
+                                  "unsupported_media_type",
+                                  "The Content-Type must be application/json "
+                                  "in UTF-8.");
+    }
+
+    h = ngx_http_llm_find_header(r, "content-encoding",
+                                 sizeof("content-encoding") - 1);
+
+    if (h && h->value.len
+        && (h->value.len != 8
+            || ngx_strncasecmp(h->value.data, (u_char *) "identity", 8) != 0))
+    {
+        return ngx_http_llm_error(ctx, NGX_HTTP_UNSUPPORTED_MEDIA_TYPE,
+                                  "unsupported_encoding",
+                                  "The request body must not be compressed.");
+    }
+
+    if (ctx->session
+        && ctx->session->state == NGX_HTTP_LLM_UP
+        && r->headers_in.content_length_n > 0
+        && (uint64_t) r->headers_in.content_length_n > ctx->session->body_max)
+    {
+        return ngx_http_llm_error(ctx, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
+                                  "request_too_large",
+                                  "The request body is too large.");
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * application/json, and curl -d's default, whose body is looked at as JSON all
+ * the same; the only charset is UTF-8.
+ */
+
+static ngx_int_t
+ngx_http_llm_check_type(ngx_str_t *type)
+{
+    u_char     *p, *last, *end;
+    size_t      len;
+    ngx_uint_t  i;
+
+    static ngx_str_t  types[] = {
+        ngx_string("application/json"),
+        ngx_string("application/x-www-form-urlencoded")
+    };
+
+    p = type->data;
+    last = type->data + type->len;
+
+    end = ngx_strlchr(p, last, ';');
+    if (end == NULL) {
+        end = last;
+    }
+
+    len = end - p;
+
+    while (len && (p[len - 1] == ' ' || p[len - 1] == '\t')) {
+        len--;
+    }
+
+    for (i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        if (len == types[i].len
+            && ngx_strncasecmp(p, types[i].data, len) == 0)
+        {
+            break;
+        }
+    }
+
+    if (i == sizeof(types) / sizeof(types[0])) {
+        return NGX_DECLINED;
+    }
+
+    p = ngx_strlcasestrn(end, last, (u_char *) "charset=",
+                         sizeof("charset=") - 2);
+    if (p == NULL) {
+        return NGX_OK;
+    }
+
+    p += sizeof("charset=") - 1;
+
+    if (p < last && *p == '"') {
+        p++;
+    }
+
+    if (last - p >= 5 && ngx_strncasecmp(p, (u_char *) "utf-8", 5) == 0
+        && (last - p == 5 || ngx_strchr("\"; \t", p[5])))
+    {
+        return NGX_OK;
+    }
+
+    return NGX_DECLINED;
+}
+
+
+/* the client's X-Request-Id if it is harmless in logs and JSON, or our own */
+
+static ngx_int_t
+ngx_http_llm_set_request_id(ngx_http_llm_ctx_t *ctx)
+{
+    u_char           *p, c;
+    size_t            i;
+    ngx_table_elt_t  *h;
+
+    h = ngx_http_llm_find_header(ctx->request, "x-request-id",
+                                 sizeof("x-request-id") - 1);
+
+    if (h && h->value.len && h->value.len <= LLM_REQUEST_ID_BYTES_MAX) {
+
+        for (i = 0; i < h->value.len; i++) {
+            c = h->value.data[i];
+
+            if ((c < '0' || c > '9') && (c < 'a' || c > 'z')
+                && (c < 'A' || c > 'Z') && c != '-' && c != '_' && c != '.')
+            {
+                break;
+            }
+        }
+
+        if (i == h->value.len) {
+            ctx->request_id = h->value;
+            return NGX_OK;
+        }
+    }
+
+    p = ngx_pnalloc(ctx->request->pool, 32);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    ctx->request_id.data = p;
+    ctx->request_id.len = 32;
+
+    (void) ngx_sprintf(p, "%08xD%08xD%08xD%08xD",
+                       (uint32_t) ngx_random(), (uint32_t) ngx_random(),
+                       (uint32_t) ngx_random(), (uint32_t) ngx_random());
+
+    return NGX_OK;
+}
+
+
+static ngx_table_elt_t *
+ngx_http_llm_find_header(ngx_http_request_t *r, const char *name, size_t len)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    part = &r->headers_in.headers.part;
+    h = part->elts;
+
+    for (i = 0; /* void */; i++) {
+
+        if (i >= part->nelts) {
+
+            if (part->next == NULL) {
+                return NULL;
+            }
+
+            part = part->next;
+            h = part->elts;
+            i = 0;
+        }
+
+        if (h[i].key.len == len
+            && ngx_strncasecmp(h[i].key.data, (u_char *) name, len) == 0)
+        {
+            return &h[i];
+        }
+    }
+}
+
+
+/* the body is complete, or there is none; one reference is ours now */
+
+static void
+ngx_http_llm_body_handler(ngx_http_request_t *r)
+{
+    ngx_chain_t              *cl;
+    ngx_http_llm_ctx_t       *ctx;
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_llm_module);
+
+    if (ctx->send_body && r->request_body) {
+
+        ctx->in = r->request_body->bufs;
+
+        for (cl = ctx->in; cl; cl = cl->next) {
+            ctx->body_size += ngx_buf_size(cl->buf);
+        }
+    }
+
+    if (ngx_http_llm_watch_client(ctx) != NGX_OK) {
+        ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
+        return;
+    }
+
+    /*
+     * every request in flight holds a timer that is not cancelable: without
+     * one a worker that is told to quit would cut it off
+     */
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
+    ngx_add_timer(&ctx->timer, llcf->read_timeout);
+
+    ngx_http_llm_request_submit(ctx);
+}
+
+
+/*
+ * A client that half-closes or resets while its body is read has left an edge
+ * behind that comes no second time, so the read event is run once.
+ */
+
+static ngx_int_t
+ngx_http_llm_watch_client(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_event_t              *rev;
+    ngx_http_request_t       *r;
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    r = ctx->request;
+    rev = r->connection->read;
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
+
+    r->write_event_handler = ngx_http_llm_write_handler;
+
+    if (llcf->ignore_client_abort || r->post_action) {
+        r->read_event_handler = ngx_http_block_reading;
+        return NGX_OK;
+    }
+
+    r->read_event_handler = ngx_http_test_reading;
+
+    if (rev->ready) {
+        ngx_post_event(rev, &ngx_posted_events);
+        return NGX_OK;
+    }
+
+    return ngx_handle_read_event(rev, 0);
+}
+
+
+/* llm_read_timeout: nothing has come for this request */
+
+static void
+ngx_http_llm_timeout_handler(ngx_event_t *ev)
+{
+    ngx_connection_t         *c;
+    ngx_http_llm_ctx_t       *ctx;
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    ctx = ev->data;
+    c = ctx->request->connection;
+
+    if (ctx->parked || ctx->busy) {
+
+        /* it is the client who is slow, and send_timeout's business */
+
+        llcf = ngx_http_get_module_loc_conf(ctx->request,
+                                            ngx_http_llm_module);
+        ngx_add_timer(&ctx->timer, llcf->read_timeout);
+        return;
+    }
+
+    ngx_http_set_log_request(c->log, ctx->request);
+
+    ngx_log_error(NGX_LOG_ERR, c->log, NGX_ETIMEDOUT,
+                  "engine \"%V\" timed out", &ctx->engine->name);
+
+    ngx_http_llm_output_lost(ctx, NGX_HTTP_GATEWAY_TIME_OUT, "timeout",
+                             "The engine has not answered in time.");
+
+    ngx_http_run_posted_requests(c);
+}

@@ -1,0 +1,202 @@
+
+/*
+ * ngx_http_llm_health.c - llm_health: is this worker alive, are its engines
+ * ready.  Reads the statistics in shared memory; asks the engine nothing.
+ */
+
+
+#include "ngx_http_llm.h"
+
+
+static const char *ngx_http_llm_health_state(ngx_http_llm_engine_t *engine);
+static ngx_int_t ngx_http_llm_health_send(ngx_http_request_t *r,
+    ngx_uint_t status, ngx_buf_t *b);
+
+
+/*
+ * 200 {"status":"ready","engines":{"chat":"ready"}}
+ * 503 {"status":"not_ready","engines":{"chat":"loading"}}
+ */
+
+ngx_int_t
+ngx_http_llm_health_handler(ngx_http_request_t *r)
+{
+    size_t                      size;
+    ngx_int_t                   rc;
+    ngx_buf_t                  *b;
+    ngx_uint_t                  i, n, ready;
+    const char                 *state;
+    uintptr_t                   escape;
+    ngx_http_llm_engine_t     **enginep;
+    ngx_http_llm_loc_conf_t    *llcf;
+    ngx_http_llm_main_conf_t   *mcf;
+
+    if (!(r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD))) {
+        return NGX_HTTP_NOT_ALLOWED;
+    }
+
+    rc = ngx_http_discard_request_body(r);
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
+    mcf = ngx_http_get_module_main_conf(r, ngx_http_llm_module);
+
+    enginep = mcf->engines.elts;
+    n = mcf->engines.nelts;
+
+    if (llcf->engine) {
+        enginep = &llcf->engine;
+        n = 1;
+    }
+
+    if (llcf->health == NGX_HTTP_LLM_HEALTH_LIVE) {
+        n = 0;
+    }
+
+    size = sizeof("{\"status\":\"not_ready\",\"engines\":{}}\n");
+
+    for (i = 0; i < n; i++) {
+        size += enginep[i]->name.len * 6 + sizeof("\"\":\"not_running\",");
+    }
+
+    b = ngx_create_temp_buf(r->pool, size);
+    if (b == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (llcf->health == NGX_HTTP_LLM_HEALTH_LIVE) {
+        b->last = ngx_cpymem(b->last, "{\"status\":\"live\"}\n",
+                             sizeof("{\"status\":\"live\"}\n") - 1);
+
+        return ngx_http_llm_health_send(r, NGX_HTTP_OK, b);
+    }
+
+    ready = 1;
+
+    for (i = 0; i < n; i++) {
+        if (ngx_strcmp(ngx_http_llm_health_state(enginep[i]), "ready") != 0) {
+            ready = 0;
+        }
+    }
+
+    b->last = ngx_sprintf(b->last, "{\"status\":\"%s\",\"engines\":{",
+                          ready ? "ready" : "not_ready");
+
+    for (i = 0; i < n; i++) {
+        state = ngx_http_llm_health_state(enginep[i]);
+
+        if (i) {
+            *b->last++ = ',';
+        }
+
+        *b->last++ = '"';
+
+        escape = ngx_escape_json(NULL, enginep[i]->name.data,
+                                 enginep[i]->name.len);
+        if (escape) {
+            b->last = (u_char *) ngx_escape_json(b->last,
+                                                 enginep[i]->name.data,
+                                                 enginep[i]->name.len);
+        } else {
+            b->last = ngx_cpymem(b->last, enginep[i]->name.data,
+                                 enginep[i]->name.len);
+        }
+
+        b->last = ngx_sprintf(b->last, "\":\"%s\"", state);
+    }
+
+    b->last = ngx_cpymem(b->last, "}}\n", 3);
+
+    return ngx_http_llm_health_send(r, ready ? NGX_HTTP_OK
+                                             : NGX_HTTP_SERVICE_UNAVAILABLE,
+                                    b);
+}
+
+
+/* at most 11 bytes: "not_running" */
+
+static const char *
+ngx_http_llm_health_state(ngx_http_llm_engine_t *engine)
+{
+    const char              *why;
+    struct llm_stats         stats;
+    ngx_http_llm_session_t  *s;
+
+    s = engine->session;
+
+    if (s == NULL || s->state == NGX_HTTP_LLM_DOWN) {
+        return "not_running";
+    }
+
+    if (s->state == NGX_HTTP_LLM_CONNECTING) {
+        return s->suspect ? "no_answer" : "connecting";
+    }
+
+    if (ngx_http_llm_session_hung(s, &why)) {
+        return "hanging";
+    }
+
+    llm_ring_read_stats(s->e, &stats);
+
+    switch (stats.state) {
+
+    case LLM_STATE_LOADING:
+        return "loading";
+
+    case LLM_STATE_READY:
+        return "ready";
+
+    case LLM_STATE_DRAINING:
+        return "draining";
+
+    default:
+        return "failed";
+    }
+}
+
+
+static ngx_int_t
+ngx_http_llm_health_send(ngx_http_request_t *r, ngx_uint_t status,
+    ngx_buf_t *b)
+{
+    ngx_int_t    rc;
+    ngx_str_t    value;
+    ngx_chain_t  out;
+
+    r->headers_out.status = status;
+    r->headers_out.content_length_n = b->last - b->pos;
+
+    ngx_str_set(&r->headers_out.content_type, "application/json");
+    r->headers_out.content_type_len = r->headers_out.content_type.len;
+    r->headers_out.content_type_lowcase = NULL;
+
+    ngx_str_set(&value, "no-store");
+
+    if (ngx_http_llm_add_header(r, "Cache-Control", &value) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (status == NGX_HTTP_SERVICE_UNAVAILABLE) {
+        ngx_str_set(&value, "1");
+
+        if (ngx_http_llm_add_header(r, "Retry-After", &value) != NGX_OK) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+    }
+
+    rc = ngx_http_send_header(r);
+
+    if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
+        return rc;
+    }
+
+    b->last_buf = (r == r->main);
+    b->last_in_chain = 1;
+
+    out.buf = b;
+    out.next = NULL;
+
+    return ngx_http_output_filter(r, &out);
+}

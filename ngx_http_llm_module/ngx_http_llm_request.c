@@ -1,0 +1,965 @@
+
+/*
+ * ngx_http_llm_request.c - a request's way through the rings: a slot, its
+ * descriptors, its records, and the end.
+ *
+ * What does not fit now waits in a bounded queue, in order, and goes on when
+ * the engine moves sq_head or a slot comes back.  A client that leaves early
+ * leaves its slot behind without a context; the engine's END frees it.
+ *
+ * Records are handled in two passes: copy the bytes of up to 256 of them into
+ * their requests, then flush every touched request once.
+ */
+
+
+#include "ngx_http_llm.h"
+
+
+static ngx_int_t ngx_http_llm_request_push(ngx_http_llm_ctx_t *ctx);
+static ngx_int_t ngx_http_llm_request_push_first(ngx_http_llm_ctx_t *ctx);
+static ngx_int_t ngx_http_llm_request_push_chunk(ngx_http_llm_ctx_t *ctx);
+static ngx_int_t ngx_http_llm_request_meta(ngx_http_llm_ctx_t *ctx,
+    uint8_t *buf, uint32_t *len);
+static ngx_int_t ngx_http_llm_request_copy_body(ngx_http_llm_ctx_t *ctx,
+    u_char *dst, size_t size);
+static ngx_int_t ngx_http_llm_slot_get(ngx_http_llm_ctx_t *ctx);
+static void ngx_http_llm_slot_free(ngx_http_llm_session_t *s, uint32_t slot);
+static void ngx_http_llm_slot_cancel(ngx_http_llm_session_t *s, uint32_t slot,
+    ngx_uint_t finish);
+static void ngx_http_llm_session_push_cancels(ngx_http_llm_session_t *s);
+static const char *ngx_http_llm_record(ngx_http_llm_session_t *s,
+    struct llm_ring_record *rec);
+static const char *ngx_http_llm_record_head(ngx_http_llm_ctx_t *ctx,
+    struct llm_ring_record *rec);
+static const char *ngx_http_llm_record_data(ngx_http_llm_ctx_t *ctx,
+    struct llm_ring_record *rec);
+static const char *ngx_http_llm_record_end(ngx_http_llm_session_t *s,
+    uint32_t slot, struct llm_ring_record *rec);
+static void ngx_http_llm_request_touch(ngx_http_llm_ctx_t *ctx);
+static void ngx_http_llm_request_lost(ngx_http_llm_ctx_t *ctx);
+
+
+/*
+ * Sends the request or puts it into the queue.  What goes wrong is told to
+ * the client from here, so the context may be gone afterwards.
+ */
+
+void
+ngx_http_llm_request_submit(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_int_t                rc;
+    ngx_http_llm_session_t  *s;
+
+    s = ctx->session;
+
+    if (s->state == NGX_HTTP_LLM_UP && s->nwaiting == 0) {
+
+        rc = ngx_http_llm_request_push(ctx);
+
+        if (rc == NGX_OK) {
+            ngx_http_llm_request_publish(s);
+            ngx_http_llm_session_watch_pulse(s);
+            return;
+        }
+
+        if (rc == NGX_ERROR) {
+            ngx_http_llm_output_lost(ctx, NGX_HTTP_INTERNAL_SERVER_ERROR,
+                                     "internal_error",
+                                     "The request could not be passed on.");
+            return;
+        }
+    }
+
+    if (s->nwaiting >= s->queue_max) {
+        ngx_http_llm_output_lost(ctx, NGX_HTTP_SERVICE_UNAVAILABLE,
+                                 "queue_full",
+                                 "Too many requests are waiting.");
+        return;
+    }
+
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, ctx->request->connection->log, 0,
+                   "llm: request waits, %ui before it", s->nwaiting);
+
+    ngx_queue_insert_tail(&s->waiting, &ctx->waiting);
+    ctx->is_waiting = 1;
+    s->nwaiting++;
+
+    if (s->state == NGX_HTTP_LLM_UP) {
+        ngx_http_llm_session_watch_pulse(s);
+        ngx_http_llm_session_push_waiting(s);
+    }
+}
+
+
+/* NGX_AGAIN: no slot or no room; what was pushed stays pushed */
+
+static ngx_int_t
+ngx_http_llm_request_push(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_int_t                rc;
+    ngx_http_llm_session_t  *s;
+
+    s = ctx->session;
+
+    if (!ctx->submitted) {
+
+        rc = ngx_http_llm_request_push_first(ctx);
+        if (rc != NGX_OK) {
+            goto done;
+        }
+    }
+
+    while (ctx->body_sent < ctx->body_size) {
+
+        rc = ngx_http_llm_request_push_chunk(ctx);
+        if (rc != NGX_OK) {
+            goto done;
+        }
+    }
+
+    rc = NGX_OK;
+
+done:
+
+    if (s->sq.error) {
+        ngx_http_llm_session_fail_later(s, s->sq.error);
+        return NGX_AGAIN;
+    }
+
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_http_llm_request_push_first(ngx_http_llm_ctx_t *ctx)
+{
+    u_char                  *p;
+    uint8_t                  meta[LLM_META_BYTES_MAX];
+    uint32_t                 meta_len, body_len;
+    uint64_t                 total;
+    struct llm_sqe           sqe;
+    ngx_http_llm_session_t  *s;
+
+    s = ctx->session;
+
+    if (ngx_http_llm_request_meta(ctx, meta, &meta_len) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    total = meta_len + (uint64_t) ctx->body_size;
+    body_len = (uint32_t) (ngx_min(total, llm_ring_sq_chunk_max(&s->sq))
+                           - meta_len);
+
+    p = llm_ring_sq_reserve(&s->sq, meta_len + body_len);
+    if (p == NULL) {
+        return NGX_AGAIN;
+    }
+
+    p = ngx_cpymem(p, meta, meta_len);
+
+    if (ngx_http_llm_request_copy_body(ctx, p, body_len) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_http_llm_slot_get(ctx) != NGX_OK) {
+        ctx->in = ctx->request->request_body
+                  ? ctx->request->request_body->bufs : NULL;
+        ctx->in_off = 0;
+        return NGX_AGAIN;
+    }
+
+    ngx_memzero(&sqe, sizeof(struct llm_sqe));
+
+    sqe.op = LLM_OP_SUBMIT;
+    sqe.route = (uint16_t) ctx->route;
+    sqe.meta_bytes = meta_len;
+    sqe.req_id = ctx->req_id;
+    sqe.len = meta_len + body_len;
+    sqe.total_bytes = total;
+    sqe.arrival_ns = ctx->arrival;
+
+    if ((off_t) body_len < ctx->body_size) {
+        sqe.flags |= LLM_SQE_MORE;
+    }
+
+    if (ctx->request->method == NGX_HTTP_HEAD) {
+        sqe.flags |= LLM_SQE_HEAD;
+    }
+
+    if (llm_ring_sq_push(&s->sq, &sqe) != LLM_OK) {
+        ngx_http_llm_slot_free(s, ctx->slot);
+        ctx->slot = NGX_HTTP_LLM_NO_SLOT;
+        ctx->in = ctx->request->request_body
+                  ? ctx->request->request_body->bufs : NULL;
+        ctx->in_off = 0;
+        return NGX_AGAIN;
+    }
+
+    s->unpublished = 1;
+    ctx->submitted = 1;
+    ctx->body_sent = body_len;
+
+    ngx_log_debug4(NGX_LOG_DEBUG_HTTP, ctx->request->connection->log, 0,
+                   "llm: submit %V id:%uL route:%ui bytes:%O",
+                   &ctx->request_id, ctx->req_id, ctx->route, ctx->body_size);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_llm_request_push_chunk(ngx_http_llm_ctx_t *ctx)
+{
+    u_char                  *p;
+    off_t                    left;
+    uint32_t                 len;
+    struct llm_sqe           sqe;
+    ngx_http_llm_session_t  *s;
+
+    s = ctx->session;
+
+    left = ctx->body_size - ctx->body_sent;
+    len = (uint32_t) ngx_min(left, (off_t) llm_ring_sq_chunk_max(&s->sq));
+
+    if (llm_ring_sq_room(&s->sq) == 0) {
+        return NGX_AGAIN;
+    }
+
+    p = llm_ring_sq_reserve(&s->sq, len);
+    if (p == NULL) {
+        return NGX_AGAIN;
+    }
+
+    if (ngx_http_llm_request_copy_body(ctx, p, len) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_memzero(&sqe, sizeof(struct llm_sqe));
+
+    sqe.op = LLM_OP_CHUNK;
+    sqe.req_id = ctx->req_id;
+    sqe.len = len;
+
+    if (left > (off_t) len) {
+        sqe.flags |= LLM_SQE_MORE;
+    }
+
+    if (llm_ring_sq_push(&s->sq, &sqe) != LLM_OK) {
+        return NGX_ERROR;
+    }
+
+    s->unpublished = 1;
+    ctx->body_sent += len;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_llm_request_meta(ngx_http_llm_ctx_t *ctx, uint8_t *buf, uint32_t *len)
+{
+    struct llm_bytes     value;
+    ngx_http_request_t  *r;
+
+    r = ctx->request;
+    *len = 0;
+
+    value.data = ctx->request_id.data;
+    value.len = (uint32_t) ctx->request_id.len;
+
+    if (llm_wire_encode_meta(buf, LLM_META_BYTES_MAX, len,
+                             LLM_META_REQUEST_ID, value)
+        != LLM_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (ctx->model_id.len) {
+        value.data = ctx->model_id.data;
+        value.len = (uint32_t) ctx->model_id.len;
+
+        if (llm_wire_encode_meta(buf, LLM_META_BYTES_MAX, len,
+                                 LLM_META_MODEL, value)
+            != LLM_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    value.data = r->uri.data;
+    value.len = (uint32_t) ngx_min(r->uri.len, LLM_URI_BYTES_MAX);
+
+    if (llm_wire_encode_meta(buf, LLM_META_BYTES_MAX, len, LLM_META_URI, value)
+        != LLM_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+/* the body lies in memory, in a temporary file, or in both */
+
+static ngx_int_t
+ngx_http_llm_request_copy_body(ngx_http_llm_ctx_t *ctx, u_char *dst,
+    size_t size)
+{
+    off_t       left;
+    size_t      n;
+    ssize_t     rc;
+    ngx_buf_t  *b;
+
+    while (size) {
+
+        if (ctx->in == NULL) {
+            return NGX_ERROR;
+        }
+
+        b = ctx->in->buf;
+        left = ngx_buf_size(b) - ctx->in_off;
+
+        if (left <= 0) {
+            ctx->in = ctx->in->next;
+            ctx->in_off = 0;
+            continue;
+        }
+
+        n = (size_t) ngx_min((off_t) size, left);
+
+        if (ngx_buf_in_memory(b)) {
+            ngx_memcpy(dst, b->pos + ctx->in_off, n);
+
+        } else {
+            rc = ngx_read_file(b->file, dst, n, b->file_pos + ctx->in_off);
+
+            if (rc <= 0) {
+                if (rc == 0) {
+                    ngx_log_error(NGX_LOG_ERR, ctx->request->connection->log,
+                                  0, "request body file \"%V\" is cut short",
+                                  &b->file->name);
+                }
+
+                return NGX_ERROR;
+            }
+
+            n = (size_t) rc;
+        }
+
+        dst += n;
+        size -= n;
+        ctx->in_off += n;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_llm_slot_get(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_http_llm_slot_t     *slot;
+    ngx_http_llm_session_t  *s;
+
+    s = ctx->session;
+
+    if (s->free_slot == NGX_HTTP_LLM_NO_SLOT) {
+        return NGX_AGAIN;
+    }
+
+    ctx->slot = s->free_slot;
+    slot = &s->slots[ctx->slot];
+
+    s->free_slot = slot->next;
+    s->busy++;
+
+    slot->busy = 1;
+    slot->cancel = 0;
+    slot->ctx = ctx;
+    slot->generation = ++s->serial;
+
+    ctx->req_id = llm_req_id(ctx->slot, slot->generation);
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_llm_slot_free(ngx_http_llm_session_t *s, uint32_t slot)
+{
+    if (s->slots[slot].cancel) {
+        s->slots[slot].cancel = 0;
+        s->ncancels--;
+    }
+
+    s->slots[slot].busy = 0;
+    s->slots[slot].ctx = NULL;
+    s->slots[slot].next = s->free_slot;
+
+    s->free_slot = slot;
+    s->busy--;
+}
+
+
+/* a CANCEL that finds no room is kept with the slot: it must not be lost */
+
+static void
+ngx_http_llm_slot_cancel(ngx_http_llm_session_t *s, uint32_t slot,
+    ngx_uint_t finish)
+{
+    struct llm_sqe  sqe;
+
+    ngx_memzero(&sqe, sizeof(struct llm_sqe));
+
+    sqe.op = LLM_OP_CANCEL;
+    sqe.req_id = llm_req_id(slot, s->slots[slot].generation);
+    sqe.value = finish;
+
+    if (llm_ring_sq_push(&s->sq, &sqe) == LLM_OK) {
+
+        if (s->slots[slot].cancel) {
+            s->slots[slot].cancel = 0;
+            s->ncancels--;
+        }
+
+        s->unpublished = 1;
+        return;
+    }
+
+    if (s->slots[slot].cancel == 0) {
+        s->slots[slot].cancel = (uint8_t) finish;
+        s->ncancels++;
+    }
+
+    if (s->sq.error) {
+        ngx_http_llm_session_fail_later(s, s->sq.error);
+        return;
+    }
+
+    /* asks for a kick at the next move of the ring */
+
+    if (!llm_ring_sq_wait(&s->sq)) {
+        ngx_post_event(s->kick->read, &ngx_posted_events);
+    }
+}
+
+
+static void
+ngx_http_llm_session_push_cancels(ngx_http_llm_session_t *s)
+{
+    uint32_t  i;
+
+    for (i = 0; i < s->nslots && s->ncancels; i++) {
+
+        if (s->slots[i].cancel == 0) {
+            continue;
+        }
+
+        if (llm_ring_sq_room(&s->sq) == 0) {
+            return;
+        }
+
+        ngx_http_llm_slot_cancel(s, i, s->slots[i].cancel);
+    }
+}
+
+
+/* one kick for all that was pushed since the last one */
+
+void
+ngx_http_llm_request_publish(ngx_http_llm_session_t *s)
+{
+    ssize_t   n;
+    uint64_t  one;
+
+    if (s->state != NGX_HTTP_LLM_UP || !s->unpublished) {
+        return;
+    }
+
+    s->unpublished = 0;
+
+    if (llm_ring_sq_publish(&s->sq)) {
+        one = 1;
+        n = write(s->kick_engine, &one, sizeof(one));
+        (void) n;
+    }
+}
+
+
+/* whatever has waited for the ring or for a slot, in order */
+
+void
+ngx_http_llm_session_push_waiting(ngx_http_llm_session_t *s)
+{
+    ngx_int_t            rc;
+    ngx_uint_t           tries;
+    ngx_queue_t         *q;
+    ngx_connection_t    *c;
+    ngx_http_llm_ctx_t  *ctx;
+
+    for (tries = 0; tries < 4; tries++) {
+
+        if (s->ncancels) {
+            ngx_http_llm_session_push_cancels(s);
+        }
+
+        while (!ngx_queue_empty(&s->waiting)) {
+
+            q = ngx_queue_head(&s->waiting);
+            ctx = ngx_queue_data(q, ngx_http_llm_ctx_t, waiting);
+
+            rc = ngx_http_llm_request_push(ctx);
+
+            if (rc == NGX_AGAIN) {
+                break;
+            }
+
+            ngx_queue_remove(&ctx->waiting);
+            ctx->is_waiting = 0;
+            s->nwaiting--;
+
+            if (rc == NGX_ERROR) {
+                c = ctx->request->connection;
+                ngx_http_llm_output_lost(ctx, NGX_HTTP_INTERNAL_SERVER_ERROR,
+                                         "internal_error", "The request "
+                                         "could not be passed on.");
+                ngx_http_run_posted_requests(c);
+            }
+
+            if (s->state != NGX_HTTP_LLM_UP) {
+                return;
+            }
+        }
+
+        s->unpublished = 1;
+        ngx_http_llm_request_publish(s);
+
+        if (ngx_queue_empty(&s->waiting) && s->ncancels == 0) {
+            llm_ring_sq_unwait(&s->sq);
+            return;
+        }
+
+        if (s->sq.error
+            || s->free_slot == NGX_HTTP_LLM_NO_SLOT
+            || llm_ring_sq_wait(&s->sq))
+        {
+            return;
+        }
+    }
+
+    ngx_post_event(s->kick->read, &ngx_posted_next_events);
+}
+
+
+/* parks a request whose client reads slowly, or lets it run again */
+
+void
+ngx_http_llm_request_window(ngx_http_llm_ctx_t *ctx, ngx_uint_t open)
+{
+    struct llm_sqe           sqe;
+    ngx_http_llm_session_t  *s;
+
+    s = ctx->session;
+
+    if (ctx->slot == NGX_HTTP_LLM_NO_SLOT
+        || !ctx->submitted
+        || ctx->parked == !open
+        || s->state != NGX_HTTP_LLM_UP)
+    {
+        return;
+    }
+
+    ngx_memzero(&sqe, sizeof(struct llm_sqe));
+
+    sqe.op = LLM_OP_WINDOW;
+    sqe.req_id = ctx->req_id;
+    sqe.value = open;
+
+    /* no room now: asked for again at the next flush */
+
+    if (llm_ring_sq_push(&s->sq, &sqe) == LLM_OK) {
+        ctx->parked = !open;
+        s->unpublished = 1;
+        ngx_http_llm_request_publish(s);
+
+        ngx_log_debug2(NGX_LOG_DEBUG_HTTP, ctx->request->connection->log, 0,
+                       "llm: %s request id:%uL", open ? "resume" : "park",
+                       ctx->req_id);
+
+    } else if (s->sq.error) {
+        ngx_http_llm_session_fail_later(s, s->sq.error);
+    }
+}
+
+
+/*
+ * The one way out for a request whose END has not come: out of all queues,
+ * no timer, CANCEL to the engine.  May be called any number of times.
+ */
+
+void
+ngx_http_llm_request_detach(ngx_http_llm_ctx_t *ctx, ngx_uint_t finish)
+{
+    uint32_t                 slot;
+    ngx_http_llm_session_t  *s;
+
+    s = ctx->session;
+
+    if (ctx->timer.timer_set) {
+        ngx_del_timer(&ctx->timer);
+    }
+
+    if (ctx->is_waiting) {
+        ngx_queue_remove(&ctx->waiting);
+        ctx->is_waiting = 0;
+        s->nwaiting--;
+    }
+
+    if (ctx->is_touched) {
+        ngx_queue_remove(&ctx->touched);
+        ctx->is_touched = 0;
+    }
+
+    if (!ctx->have_end && ctx->finish == LLM_FINISH_NONE) {
+        ctx->finish = finish;
+    }
+
+    slot = ctx->slot;
+
+    if (slot == NGX_HTTP_LLM_NO_SLOT) {
+        return;
+    }
+
+    ctx->slot = NGX_HTTP_LLM_NO_SLOT;
+
+    s->slots[slot].ctx = NULL;
+
+    if (s->state != NGX_HTTP_LLM_UP) {
+        return;
+    }
+
+    ngx_log_debug3(NGX_LOG_DEBUG_HTTP, ctx->request->connection->log, 0,
+                   "llm: cancel request %V id:%uL reason:%ui",
+                   &ctx->request_id, ctx->req_id, finish);
+
+    ngx_http_llm_slot_cancel(s, slot, finish);
+    ngx_http_llm_request_publish(s);
+}
+
+
+/* first pass: records into requests; second pass: requests to clients */
+
+void
+ngx_http_llm_session_drain(ngx_http_llm_session_t *s)
+{
+    int                     rc;
+    ssize_t                 n;
+    uint64_t                one;
+    ngx_uint_t              records, asleep;
+    const char             *why;
+    struct llm_ring_record  rec;
+
+    why = NULL;
+    asleep = 0;
+    records = 0;
+
+    llm_ring_cqc_awake(&s->cq);
+
+    while (why == NULL && !asleep && records < NGX_HTTP_LLM_RECORDS_PER_EVENT)
+    {
+        rc = LLM_OK;
+
+        while (records < NGX_HTTP_LLM_RECORDS_PER_EVENT) {
+
+            rc = llm_ring_cqc_next(&s->cq, &rec);
+            if (rc != LLM_OK) {
+                break;
+            }
+
+            why = ngx_http_llm_record(s, &rec);
+            if (why) {
+                break;
+            }
+
+            llm_ring_cqc_pop(&s->cq);
+            records++;
+        }
+
+        if (rc == LLM_ERROR) {
+            why = s->cq.error;
+            break;
+        }
+
+        if (llm_ring_cqc_release(&s->cq)) {
+            one = 1;
+            n = write(s->kick_engine, &one, sizeof(one));
+            (void) n;
+        }
+
+        if (rc == LLM_AGAIN) {
+            asleep = llm_ring_cqc_sleep(&s->cq);
+        }
+    }
+
+    if (why) {
+        ngx_http_llm_session_flush(s);
+        ngx_http_llm_session_fail(s, why);
+        return;
+    }
+
+    if (!asleep) {
+        ngx_post_event(s->kick->read, &ngx_posted_next_events);
+    }
+
+    ngx_http_llm_session_flush(s);
+
+    if (s->state == NGX_HTTP_LLM_UP && (s->nwaiting || s->ncancels)) {
+        ngx_http_llm_session_push_waiting(s);
+    }
+}
+
+
+/* NULL, or how the engine broke the protocol */
+
+static const char *
+ngx_http_llm_record(ngx_http_llm_session_t *s, struct llm_ring_record *rec)
+{
+    uint32_t              slot;
+    const char           *why;
+    ngx_http_llm_ctx_t   *ctx;
+    ngx_http_llm_slot_t  *sl;
+
+    slot = llm_req_slot(rec->req_id);
+
+    if (slot >= s->nslots) {
+        return "record for a slot that does not exist";
+    }
+
+    sl = &s->slots[slot];
+
+    if (!sl->busy || sl->generation != llm_req_generation(rec->req_id)) {
+
+        /* an old one; nothing follows END, but ids are cheap to check */
+
+        return NULL;
+    }
+
+    ctx = sl->ctx;
+
+    if (rec->type == LLM_RECORD_END) {
+        return ngx_http_llm_record_end(s, slot, rec);
+    }
+
+    if (ctx == NULL) {
+        return NULL;
+    }
+
+    switch (rec->type) {
+
+    case LLM_RECORD_HEAD:
+        why = ngx_http_llm_record_head(ctx, rec);
+        break;
+
+    case LLM_RECORD_DATA:
+        why = ngx_http_llm_record_data(ctx, rec);
+        break;
+
+    default:
+
+        /* PROMPT is sent to those only who ask for it */
+
+        why = "record of a type nobody asked for";
+        break;
+    }
+
+    if (why == NULL && sl->ctx == ctx) {
+        ngx_http_llm_request_touch(ctx);
+    }
+
+    return why;
+}
+
+
+static const char *
+ngx_http_llm_record_head(ngx_http_llm_ctx_t *ctx, struct llm_ring_record *rec)
+{
+    const char  *why;
+
+    if (ctx->have_head) {
+        return "second HEAD";
+    }
+
+    if (llm_wire_decode_head(&ctx->head, rec->data, rec->len, &why) != LLM_OK)
+    {
+        return why;
+    }
+
+    ctx->have_head = 1;
+
+    return NULL;
+}
+
+
+static const char *
+ngx_http_llm_record_data(ngx_http_llm_ctx_t *ctx, struct llm_ring_record *rec)
+{
+    if (!ctx->have_head) {
+        return "DATA before HEAD";
+    }
+
+    if (rec->len == 0) {
+        return NULL;
+    }
+
+    ctx->body_bytes += rec->len;
+
+    if (ctx->head.content_length >= 0
+        && ctx->body_bytes > (uint64_t) ctx->head.content_length)
+    {
+        return "more DATA than HEAD announced";
+    }
+
+    if (ctx->first_data == 0) {
+        ctx->first_data = ngx_http_llm_now();
+    }
+
+    if (ngx_http_llm_output_append(ctx, rec->data, rec->len) != NGX_OK) {
+
+        /* out of memory, or out of patience with a client that never reads */
+
+        ctx->failed = 1;
+    }
+
+    return NULL;
+}
+
+
+static const char *
+ngx_http_llm_record_end(ngx_http_llm_session_t *s, uint32_t slot,
+    struct llm_ring_record *rec)
+{
+    const char          *why;
+    struct llm_end       end;
+    ngx_http_llm_ctx_t  *ctx;
+
+    if (llm_wire_decode_end(&end, rec->data, rec->len, &why) != LLM_OK) {
+        return why;
+    }
+
+    ctx = s->slots[slot].ctx;
+
+    ngx_http_llm_slot_free(s, slot);
+
+    if (ctx == NULL) {
+        return NULL;
+    }
+
+    ctx->slot = NGX_HTTP_LLM_NO_SLOT;
+    ctx->end = end;
+    ctx->have_end = 1;
+    ctx->finish = end.reason;
+
+    if (ctx->is_waiting) {
+
+        /* the engine knows its answer before it has seen the whole body */
+
+        ngx_queue_remove(&ctx->waiting);
+        ctx->is_waiting = 0;
+        s->nwaiting--;
+    }
+
+    ngx_log_debug4(NGX_LOG_DEBUG_HTTP, ctx->request->connection->log, 0,
+                   "llm: end of request %V: %s, prompt:%uD completion:%uD",
+                   &ctx->request_id, llm_wire_finish_name(end.reason),
+                   end.prompt_tokens, end.completion_tokens);
+
+    ngx_http_llm_request_touch(ctx);
+
+    return NULL;
+}
+
+
+static void
+ngx_http_llm_request_touch(ngx_http_llm_ctx_t *ctx)
+{
+    if (!ctx->is_touched) {
+        ngx_queue_insert_tail(&ctx->session->touched, &ctx->touched);
+        ctx->is_touched = 1;
+    }
+}
+
+
+/* a flush may end its request, and others of the same client with it */
+
+void
+ngx_http_llm_session_flush(ngx_http_llm_session_t *s)
+{
+    ngx_queue_t         *q;
+    ngx_connection_t    *c;
+    ngx_http_llm_ctx_t  *ctx;
+
+    while (!ngx_queue_empty(&s->touched)) {
+
+        q = ngx_queue_head(&s->touched);
+        ctx = ngx_queue_data(q, ngx_http_llm_ctx_t, touched);
+
+        ngx_queue_remove(q);
+        ctx->is_touched = 0;
+
+        c = ctx->request->connection;
+
+        ngx_http_set_log_request(c->log, ctx->request);
+
+        ngx_http_llm_output_records(ctx);
+
+        ngx_http_run_posted_requests(c);
+    }
+}
+
+
+/*
+ * Ends every request of a session that is lost, hung or refused.  One that is
+ * ended may take others along, so each step begins at the table again.
+ */
+
+void
+ngx_http_llm_session_fail_requests(ngx_http_llm_session_t *s)
+{
+    uint32_t             i;
+    ngx_queue_t         *q;
+    ngx_http_llm_ctx_t  *ctx;
+
+    for (i = 0; s->slots && i < s->nslots; i++) {
+
+        ctx = s->slots[i].ctx;
+
+        if (ctx) {
+            ngx_http_llm_request_lost(ctx);
+        }
+    }
+
+    while (!ngx_queue_empty(&s->waiting)) {
+        q = ngx_queue_head(&s->waiting);
+        ngx_http_llm_request_lost(ngx_queue_data(q, ngx_http_llm_ctx_t,
+                                                 waiting));
+    }
+}
+
+
+static void
+ngx_http_llm_request_lost(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_connection_t  *c;
+
+    c = ctx->request->connection;
+
+    ngx_http_set_log_request(c->log, ctx->request);
+
+    ngx_http_llm_output_lost(ctx, NGX_HTTP_SERVICE_UNAVAILABLE,
+                             ctx->submitted ? "engine_lost"
+                                            : "engine_unavailable",
+                             ctx->submitted ? "The engine was lost."
+                                            : "The engine is not answering.");
+
+    ngx_http_run_posted_requests(c);
+}
