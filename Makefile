@@ -15,8 +15,9 @@ CFLAGS_debug   := -O0 -g -DLLM_DEBUG
 CFLAGS_asan    := -O1 -g -DLLM_DEBUG -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 CFLAGS_tsan    := -O1 -g -DLLM_DEBUG -fsanitize=thread
 CFLAGS_cover   := -O0 -g -DLLM_DEBUG --coverage
-CFLAGS    += -std=c11 -D_GNU_SOURCE -fno-strict-aliasing -ffp-contract=off -fPIC -pthread \
-             $(CFLAGS_$(CONFIG)) $(WARN) -I. -MMD -MP
+CFLAGS_fuzz    := -O1 -g -DLLM_DEBUG -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=undefined -Wno-error
+CFLAGS    += $(WARN) -std=c11 -D_GNU_SOURCE -fno-strict-aliasing -ffp-contract=off -fPIC -pthread \
+             $(CFLAGS_$(CONFIG)) -I. -MMD -MP
 LDFLAGS   += -pthread $(filter -fsanitize% --coverage,$(CFLAGS_$(CONFIG)))
 
 -include engine/backend/cpu/flags.mk
@@ -78,13 +79,43 @@ $(B)/nginx-llm-%: $(B)/obj/tools/llm_%.o $(call libs_of,$(DEPS_engine))
 	$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
 .SECONDARY:
 
+# ---- the nginx module -------------------------------------------------------
+# Against Debian's nginx-dev, or NGINX=/path/to/nginx-source.
+NGINX      ?= /usr/share/nginx/src
+MODULE     := $(B)/ngx_http_llm_module.so
+MODULE_SRC := config $(wildcard ngx_http_llm_module/*.[ch] wire/*.[ch])
+.PHONY: module
+module: $(MODULE)       ## the dynamic module; NGINX=path builds against another nginx
+$(MODULE): $(MODULE_SRC) tools/build_module.sh $(B)/module.nginx
+	tools/build_module.sh $(NGINX) $(B)/module $@
+# Changes when NGINX does, so that another nginx means another build.
+$(B)/module.nginx: FORCE
+	@mkdir -p $(@D)
+	@echo $(NGINX) | cmp -s - $@ || echo $(NGINX) > $@
+.PHONY: FORCE
+FORCE:
+
+# ---- running and installing -------------------------------------------------
+PREFIX     ?= /usr
+LIBDIR     := $(DESTDIR)$(PREFIX)/lib
+.PHONY: run install
+run:                    ## everything from a fresh machine: packages, build, nginx on 127.0.0.1:8000; MODEL=dir PORT=n
+	@BUILD=$(BUILD) CONFIG=$(CONFIG) $(if $(MODEL),MODEL='$(MODEL)') $(if $(PORT),PORT=$(PORT)) tools/run.sh
+install: engine tools module ## to DESTDIR and PREFIX (/usr)
+	install -Dm755 $(B)/nginx-llm-engine $(LIBDIR)/nginx-llm/nginx-llm-engine
+	install -Dm755 $(B)/nginx-llm-tool $(DESTDIR)$(PREFIX)/bin/nginx-llm-tool
+	install -Dm644 $(MODULE) $(LIBDIR)/nginx/modules/ngx_http_llm_module.so
+
 include tools/tests.mk
 
-.PHONY: tidy clean help
-tidy:                   ## layers, style script, warnings as errors
+.PHONY: tidy fmt clean help
+tidy:                   ## layers and style; warnings are errors in every build
 	@tools/check_layers.sh
 	@tools/check_style.sh
+fmt:                    ## clang-format on what git sees as changed, but for the module
+	@files=$$(git ls-files -mo --exclude-standard -- '*.[ch]' ':!ngx_http_llm_module'); \
+	 [ -z "$$files" ] || clang-format -i $$files
 clean:                  ## removes build/
 	rm -rf $(BUILD)
 help:                   ## this list
-	@grep -hE '^[a-z-]+:.*## ' Makefile tools/*.mk | sed 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*## ' Makefile tools/*.mk | sed 's/:.*## /\t/' | expand -t 16

@@ -30,3 +30,39 @@ mock-engine: $(B)/nginx-llm-mock-engine ## build/CONFIG/nginx-llm-mock-engine
 .PHONY: test-unit
 test-unit: $(if $(T),$(filter %/test_$(T),$(UNIT_BIN)),$(UNIT_BIN)) ## unit tests; T=kv_blocks runs one file
 	@tools/run_units.sh $^
+
+# ---- nginx, end to end, everything ------------------------------------------
+# $(abspath) because nginx and its tests change directory.
+TEST_ENV = BUILD=$(BUILD) CONFIG=$(CONFIG) PYTHON=$(PYTHON)
+
+.PHONY: test test-nginx test-e2e test-programs
+test:                   ## installs what is missing, then every test; ends with "N passed, N failed"
+	@tools/setup.sh test
+	@$(TEST_ENV) tools/run_tests.sh
+test-programs: engine tools module mock-engine
+test-nginx: test-programs ## t/*.t and t/standin/*.t; T=t/stream.t runs one file, HUP=1 reloads between blocks
+	@$(TEST_ENV) tools/run_nginx_tests.pl $(if $(HUP),--hup) $(or $(T),t/standin/*.t t/*.t)
+test-e2e:               ## the openai SDK, httpx and curl against make run; T=-k\ name selects
+	@$(TEST_ENV) tools/run_e2e.sh $(T)
+
+# ---- sanitizers, fuzzing, coverage --------------------------------------------
+.PHONY: asan tsan fuzz fuzz-program cover
+asan:                   ## unit tests under address and undefined-behaviour sanitizers
+	@$(MAKE) CONFIG=asan test-unit
+# Address-space randomisation with many bits breaks gcc 12's ThreadSanitizer.
+tsan:                   ## unit tests under the thread sanitizer
+	@if setarch -R true 2>/dev/null; then setarch -R $(MAKE) CONFIG=tsan test-unit; \
+	 else $(MAKE) CONFIG=tsan test-unit; fi
+fuzz:                   ## libFuzzer: F=json names tests/fuzz/fuzz_json.c, T=60 seconds
+	@test -n "$(F)" || { echo "usage: make fuzz F=NAME [T=60]; NAME is one of:" \
+	     $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c)); exit 2; }
+	@tools/setup.sh fuzz
+	@$(MAKE) CONFIG=fuzz CC=clang fuzz-program F=$(F)
+	@tools/run_fuzz.sh $(BUILD)/fuzz/fuzz_$(F) $(F) $(or $(T),60)
+fuzz-program: $(B)/fuzz_$(F)
+$(B)/fuzz_%: tests/fuzz/fuzz_%.c $(call libs_of,$(DEPS_engine))
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) $< $(filter %.a,$^) $(LIBS) -o $@
+cover:                  ## line coverage of the unit tests, a table
+	@$(MAKE) CONFIG=cover test-unit || true
+	@tools/cover.sh $(BUILD)/cover/obj

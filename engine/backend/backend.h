@@ -21,9 +21,9 @@
  * the activations, num_logits rows of the logits.  Buffers have room for
  * limits.max_num_batched_tokens rows; rows past num_tokens hold garbage.
  *
- * ROUNDING.  T is the activations' dtype, the same for all tensors of a step.  Sums, norms, softmax, RoPE and
- * activation functions are computed in fp32; a value is rounded to T (nearest
- * even) exactly where an op's comment writes round(): after the norm, after
+ * ROUNDING.  T is the activations' dtype, the same for all tensors of a step.
+ * Sums, norms, softmax, RoPE and activation functions are computed in fp32; a
+ * value is rounded to T (nearest even) exactly where an op's comment writes round(): after the norm, after
  * qkv, after RoPE, P before P*V, the attention output, silu(gate) * up, the
  * residual after an addition.  Inside an op nothing else is rounded, so a fused
  * kernel and a chain of kernels agree up to the order of summation.  With

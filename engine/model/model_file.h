@@ -12,7 +12,8 @@ int model_file_path(char *out, const char *dir, const char *name,
                     struct err *err);
 
 /* OK: *text holds the file; release it with model_file_free().  AGAIN: there
- * is no such file, *text is empty and *err untouched.  ERROR: unreadable, not a regular file or larger than bytes_max. */
+ * is no such file, *text is empty and *err untouched.  ERROR: unreadable, not
+ * a regular file or larger than bytes_max. */
 int model_file_read(struct str *text, const char *dir, const char *name,
                     size_t bytes_max, struct err *err);
 void model_file_free(struct str *text);

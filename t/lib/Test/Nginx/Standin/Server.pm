@@ -237,7 +237,7 @@ sub _launch {
     return ($status >> 8, $status == -1 || $status & 127 || ($status >> 8) > 128);
 }
 
-# must_die blocks want one attempt; others are retried while a port is taken.
+# must_die blocks want one attempt; others wait while a port is still taken.
 sub start_nginx {
     my ($block, $must_die) = @_;
     my ($code, $crashed) = _launch($block);
@@ -246,13 +246,18 @@ sub start_nginx {
     my $wait = 0;
     while ($code != 0 || $crashed) {
         bail_out($block->name . " - Cannot start nginx (exit code $code).")
-            if time > $deadline;
+            if time > $deadline || !_port_was_taken();
         $wait = $wait < 1 ? $wait + 0.1 : 1;
         sleep $wait;
         ($code, $crashed) = _launch($block);
     }
     sleep $Test::Nginx::Util::TestNginxSleep;
     return (0, 0);
+}
+
+sub _port_was_taken {
+    open my $in, '<', $Test::Nginx::Util::ErrLogFile or return 0;
+    return scalar grep { /bind\(\) .* failed \(\d+: Address already in use\)/ } <$in>;
 }
 
 # QUIT, then TERM, then KILL of the process group (daemons lead theirs).
