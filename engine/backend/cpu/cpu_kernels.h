@@ -15,6 +15,8 @@
 #define CPU_LANES           16
 #define CPU_KEYS_PER_TILE   64   /* keys converted and summed at a time */
 #define CPU_HEADS_MAX       8    /* query heads per attention call */
+#define CPU_X_TILE          16   /* activation rows kept in cache: 16 x 4864
+                                    floats are 304 KiB */
 #define CPU_ROW_BLOCK_MAX   4    /* weight rows widened at a time */
 
 static inline int64_t

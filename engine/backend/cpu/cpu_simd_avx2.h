@@ -6,7 +6,8 @@
 #include <stdint.h>
 
 #define V16_NAME        "avx2"
-#define V16_BLOCK_ROWS  3    /* 3 x 2 blocks of 2 registers: 12 of 16 */
+#define V16_BLOCK_ROWS  2    /* 2 x 2 blocks of 2 registers: 8 of 16 for sums,
+                                6 for operands; 3 x 2 spills */
 #define V16_BLOCK_X     2
 #define V16_GEMV_ROWS   4
 
