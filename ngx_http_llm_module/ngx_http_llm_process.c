@@ -336,6 +336,10 @@ ngx_http_llm_process_want(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine)
         if (ngx_http_llm_process_alive(owner) == NGX_OK) {
             owner->cycle = cycle;
 
+            /* what was given up may be worth another try */
+
+            (void) send(owner->fd, "r", 1, MSG_NOSIGNAL|MSG_DONTWAIT);
+
             if (ngx_memcmp(owner->key, engine->key, 16) != 0) {
                 ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
                               "options of engine \"%V\" have changed; the "

@@ -76,6 +76,7 @@
 #include "engine/server/listen.h"
 #include "engine/server/outbox.h"
 #include "engine/server/transport.h"
+#include "engine/supervise.h"
 #include "tools/mock_plan.h"
 #include "tools/mock_reply.h"
 #include "wire/llm_route.h"
@@ -1004,6 +1005,9 @@ main(int argc, char **argv, char **envp)
     struct err         err = { 0 };
     int                rc;
 
+    if (supervise_wanted(argc, argv)) {
+        return supervise_main(argc, argv);
+    }
     if (parse_cli(&m.cli, argc, argv) != OK) {
         return 78;
     }

@@ -21,7 +21,8 @@ $(foreach t,$(UNIT_SRC),$(eval $(call unit_rule,$(t))))
 -include $(wildcard $(addsuffix .d,$(UNIT_BIN)))
 
 # The engine without a model that the module's tests drive.
-MOCK_OBJ := $(patsubst %,$(B)/obj/tools/%.o,llm_mock_engine mock_plan mock_reply)
+MOCK_OBJ := $(patsubst %,$(B)/obj/tools/%.o,llm_mock_engine mock_plan mock_reply) \
+            $(B)/obj/engine/supervise.o
 $(B)/nginx-llm-mock-engine: $(MOCK_OBJ) $(call libs_of,engine/server engine/base wire)
 	$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
 
@@ -60,10 +61,14 @@ fuzz:                   ## libFuzzer: F=json names tests/fuzz/fuzz_json.c, T=60 
 	@tools/setup.sh fuzz
 	@$(MAKE) CONFIG=fuzz CC=clang fuzz-program F=$(F)
 	@tools/run_fuzz.sh $(BUILD)/fuzz/fuzz_$(F) $(F) $(or $(T),60)
+# Links the highest layer that the program includes, and those below it.
+FUZZ_INCLUDES = $(shell sed -n 's|^.include "\(.*\)/[^/]*"|\1|p' tests/fuzz/fuzz_$(F).c)
+fuzz_layers   = $(DEPS_$(lastword $(filter $(FUZZ_INCLUDES),$(LAYERS))))
+ifdef F
 fuzz-program: $(B)/fuzz_$(F)
-$(B)/fuzz_%: tests/fuzz/fuzz_%.c $(call libs_of,$(DEPS_engine))
-	@mkdir -p $(@D)
+$(B)/fuzz_$(F): tests/fuzz/fuzz_$(F).c $(call libs_of,$(fuzz_layers))
 	$(CC) $(CFLAGS) -fsanitize=fuzzer $(LDFLAGS) $< $(filter %.a,$^) $(LIBS) -o $@
+endif
 cover:                  ## line coverage of the unit tests, a table
 	@$(MAKE) CONFIG=cover test-unit || true
 	@tools/cover.sh $(BUILD)/cover/obj
