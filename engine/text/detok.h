@@ -13,7 +13,8 @@
  * With prompt ids the text continues the prompt: no leading space is
  * stripped, and a character begun in the prompt is completed.
  *
- * Memory: the caller's, fixed size; push allocates only in `out`.  Threads:
+ * Memory: the caller's, fixed size; push allocates only in `out` (and for a
+ * moment with decoders of shape DECODER_CHAIN, which no served model needs).  Threads:
  * one owner. */
 #ifndef LLM_TEXT_DETOK_H
 #define LLM_TEXT_DETOK_H
@@ -24,6 +25,7 @@
 #include "engine/base/buf.h"
 #include "engine/text/tokenizer.h"
 
+#define DETOK_WINDOW_IDS      64
 #define DETOK_HELD_BYTES_MAX  256   /* longest text held back; a code point needs 4 */
 
 struct detok {
@@ -32,9 +34,16 @@ struct detok {
     bool     discard;                    /* replaying the prompt */
     bool     started;                    /* some text exists: strip no more */
     bool     bytes_invalid;              /* the run of byte tokens is not UTF-8 */
-    uint32_t num_strip;                  /* leading chars already stripped */
+    uint32_t num_strip;                  /* leading chars still to strip */
     uint32_t held_len;
-    char     held[DETOK_HELD_BYTES_MAX + 4];
+    char     held[DETOK_HELD_BYTES_MAX + 4];    /* bytes not emitted yet */
+
+    /* Decoders that need the whole list only: the ids at hand, and how many
+     * of them, and bytes of their text, are emitted already. */
+    int32_t  window[DETOK_WINDOW_IDS];
+    uint32_t window_len;
+    uint32_t window_done;
+    size_t   window_bytes;
 };
 
 void detok_init(struct detok *d, const struct tokenizer *tok,
