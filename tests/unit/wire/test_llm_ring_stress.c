@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -389,6 +390,111 @@ test_two_threads_need_no_order_but_the_protocols(void **state)
     }
 }
 
+/* ---- the litmus ------------------------------------------------------------------
+ * The traffic above hits the dangerous moment too rarely: here both threads meet
+ * it in every round.  One publishes a record while the other goes to sleep.
+ * Without a full fence on both sides x86 lets both look before their stores are
+ * seen: it sleeps and nobody kicks.  (Weakening the two stores of llm_ring.c to
+ * release order makes this test fail within a second.) */
+#define LITMUS_NS  1500000000
+
+struct litmus {
+    struct side          *s;
+    struct llm_ring_cqc   cqc;
+    uint64_t              go, published;           /* atomic: rounds, main's */
+    uint64_t              slept_in, asleep;        /* atomic, the sleeper's */
+    bool                  stop;                    /* atomic */
+};
+
+static void
+spin_until(const uint64_t *word, uint64_t value, const bool *stop)
+{
+    uint32_t  spins = 0;
+
+    while (__atomic_load_n(word, __ATOMIC_ACQUIRE) < value
+           && !__atomic_load_n(stop, __ATOMIC_RELAXED))
+    {
+        if (++spins % 1000 == 0) {
+            (void) sched_yield();         /* a busy machine: let the other run */
+        }
+    }
+}
+
+static void
+spin(uint64_t n)
+{
+    for (volatile uint64_t i = 0; i < n; i++) {
+    }
+}
+
+static void *
+litmus_sleeper(void *arg)
+{
+    struct litmus  *t = arg;
+
+    for (uint64_t round = 1; ; round++) {
+        struct llm_ring_record  rec;
+        bool                    slept;
+        spin_until(&t->go, round, &t->stop);
+        if (__atomic_load_n(&t->stop, __ATOMIC_RELAXED)) {
+            return NULL;
+        }
+        spin(round % 7);
+        slept = llm_ring_cqc_sleep(&t->cqc);
+        __atomic_store_n(&t->asleep, slept, __ATOMIC_RELAXED);
+        __atomic_store_n(&t->slept_in, round, __ATOMIC_RELEASE);
+        /* A real sleeper would not look before the kick either. */
+        spin_until(&t->published, round, &t->stop);
+        while (llm_ring_cqc_next(&t->cqc, &rec) == LLM_AGAIN
+               && !__atomic_load_n(&t->stop, __ATOMIC_RELAXED))
+        {
+        }
+        llm_ring_cqc_awake(&t->cqc);
+        llm_ring_cqc_pop(&t->cqc);
+        (void) llm_ring_cqc_release(&t->cqc);
+    }
+}
+
+static void
+test_publish_and_sleep_at_one_moment_never_miss_each_other(void **state)
+{
+    struct side         s;
+    struct litmus       t;
+    struct llm_ring_cq  q;
+    pthread_t           thread;
+    uint64_t            round = 0, num_slept = 0, num_missed = 0;
+    int64_t             until_ns = now_ns() + LITMUS_NS;
+
+    (void) state;
+    open_side(&s, 1, 0);
+    memset(&t, 0, sizeof t);
+    t.s = &s;
+    llm_ring_cqc_init(&t.cqc, &s.g, s.w, s.e);
+    llm_ring_cq_init(&q, &s.g, s.w, s.e);
+    assert_int_equal(pthread_create(&thread, NULL, litmus_sleeper, &t), 0);
+    while (now_ns() < until_ns) {
+        bool  kicked, slept;
+        round++;
+        while (llm_ring_cq_push(&q, LLM_RECORD_DATA, 1, "x", 1) == LLM_AGAIN) {
+        }
+        __atomic_store_n(&t.go, round, __ATOMIC_RELEASE);
+        spin(round / 7 % 200);     /* the other one first has to see `go` */
+        kicked = llm_ring_cq_publish(&q);
+        __atomic_store_n(&t.published, round, __ATOMIC_RELEASE);
+        spin_until(&t.slept_in, round, &t.stop);
+        slept = __atomic_load_n(&t.asleep, __ATOMIC_RELAXED) != 0;
+        num_slept += slept;
+        num_missed += slept && !kicked;
+    }
+    __atomic_store_n(&t.stop, true, __ATOMIC_RELAXED);
+    (void) pthread_join(thread, NULL);
+    close_side(&s);
+    print_message("%llu rounds, the sleeper was faster in %llu\n",
+                  (unsigned long long) round, (unsigned long long) num_slept);
+    assert_int_equal(num_missed, 0);
+    assert_true(round > 100);
+}
+
 /* The mutator of tests/fuzz/fuzz_wire.c, on random inputs. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -420,6 +526,7 @@ main(void)
         cmocka_unit_test(test_two_processes_lose_nothing_at_full_speed),
         cmocka_unit_test(test_two_processes_wake_each_other_for_every_message),
         cmocka_unit_test(test_two_threads_need_no_order_but_the_protocols),
+        cmocka_unit_test(test_publish_and_sleep_at_one_moment_never_miss_each_other),
         cmocka_unit_test(test_a_peer_that_rewrites_everything_breaks_nothing),
     };
 
