@@ -75,6 +75,7 @@ typedef struct {
     u_char                     key[16];      /* set by init_module */
     ngx_http_llm_session_t    *session;      /* set by init_process */
     unsigned                   managed:1;
+    unsigned                   has_options:1;
     unsigned                   drop:1;       /* change the user id */
 } ngx_http_llm_engine_t;
 

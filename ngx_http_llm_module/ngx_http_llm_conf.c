@@ -154,7 +154,12 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 }
 
 
-/* llm_engine NAME unix:PATH;  or  llm_engine NAME { option value; ... } */
+/*
+ * llm_engine NAME { server unix:PATH; }        somebody else runs it
+ * llm_engine NAME { model ...; option value; } nginx runs it
+ *
+ * A directive of nginx is a block or is not, so both forms are blocks.
+ */
 
 char *
 ngx_http_llm_engine(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
@@ -162,7 +167,7 @@ ngx_http_llm_engine(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ngx_http_llm_main_conf_t *mcf = conf;
 
     char                    *rv;
-    ngx_str_t               *value, path;
+    ngx_str_t               *value;
     ngx_conf_t               save;
     ngx_http_llm_engine_t   *engine, **enginep;
 
@@ -190,29 +195,6 @@ ngx_http_llm_engine(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     engine->name = value[1];
     engine->file = cf->conf_file->file.name.data;
     engine->line = cf->conf_file->line;
-
-    enginep = ngx_array_push(&mcf->engines);
-    if (enginep == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
-    *enginep = engine;
-
-    if (cf->args->nelts == 3) {
-
-        if (value[2].len <= 5 || ngx_strncmp(value[2].data, "unix:", 5) != 0) {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "\"llm_engine\" takes a block { ... } or "
-                               "\"unix:/path\", not \"%V\"", &value[2]);
-            return NGX_CONF_ERROR;
-        }
-
-        path.data = value[2].data + 5;
-        path.len = value[2].len - 5;
-
-        return ngx_http_llm_engine_path(cf, engine, &path);
-    }
-
     engine->managed = 1;
     engine->grace = 60000;
 
@@ -222,7 +204,12 @@ ngx_http_llm_engine(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    ngx_str_set(&engine->binary, NGX_HTTP_LLM_ENGINE_PATH);
+    enginep = ngx_array_push(&mcf->engines);
+    if (enginep == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    *enginep = engine;
 
     save = *cf;
     cf->handler = ngx_http_llm_engine_option;
@@ -232,7 +219,23 @@ ngx_http_llm_engine(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     *cf = save;
 
-    return rv;
+    if (rv != NGX_CONF_OK) {
+        return rv;
+    }
+
+    if (!engine->managed && engine->has_options) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "engine \"%V\" has \"server\", so nginx does not "
+                           "run it, and no other line can have an effect",
+                           &engine->name);
+        return NGX_CONF_ERROR;
+    }
+
+    if (engine->binary.len == 0) {
+        ngx_str_set(&engine->binary, NGX_HTTP_LLM_ENGINE_PATH);
+    }
+
+    return NGX_CONF_OK;
 }
 
 
@@ -265,6 +268,8 @@ ngx_http_llm_engine_option(ngx_conf_t *cf, ngx_command_t *dummy, void *conf)
     if (rv != NGX_CONF_OK || found) {
         return rv;
     }
+
+    engine->has_options = 1;
 
     for (p = value[0].data; *p; p++) {
 
@@ -307,7 +312,7 @@ ngx_http_llm_engine_option(ngx_conf_t *cf, ngx_command_t *dummy, void *conf)
 }
 
 
-/* binary, socket, user, env, shutdown_timeout: meant for nginx itself */
+/* server, binary, socket, user, env, shutdown_timeout: meant for nginx */
 
 static char *
 ngx_http_llm_engine_own_option(ngx_conf_t *cf, ngx_http_llm_engine_t *engine,
@@ -318,7 +323,8 @@ ngx_http_llm_engine_own_option(ngx_conf_t *cf, ngx_http_llm_engine_t *engine,
 
     value = cf->args->elts;
 
-    if (ngx_strcmp(value[0].data, "binary") != 0
+    if (ngx_strcmp(value[0].data, "server") != 0
+        && ngx_strcmp(value[0].data, "binary") != 0
         && ngx_strcmp(value[0].data, "socket") != 0
         && ngx_strcmp(value[0].data, "user") != 0
         && ngx_strcmp(value[0].data, "env") != 0
@@ -334,6 +340,25 @@ ngx_http_llm_engine_own_option(ngx_conf_t *cf, ngx_http_llm_engine_t *engine,
                            "\"%V\" of an engine takes one value", &value[0]);
         return NGX_CONF_ERROR;
     }
+
+    if (ngx_strcmp(value[0].data, "server") == 0) {
+
+        if (value[1].len <= 5 || ngx_strncmp(value[1].data, "unix:", 5) != 0) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "\"server\" of an engine takes \"unix:/path\","
+                               " not \"%V\"", &value[1]);
+            return NGX_CONF_ERROR;
+        }
+
+        value[1].data += 5;
+        value[1].len -= 5;
+
+        engine->managed = 0;
+
+        return ngx_http_llm_engine_path(cf, engine, &value[1]);
+    }
+
+    engine->has_options = 1;
 
     switch (value[0].data[0]) {
 

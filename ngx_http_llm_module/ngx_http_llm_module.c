@@ -24,7 +24,7 @@ static ngx_conf_num_bounds_t  ngx_http_llm_queue_bounds = {
 static ngx_command_t  ngx_http_llm_commands[] = {
 
     { ngx_string("llm_engine"),
-      NGX_HTTP_MAIN_CONF|NGX_CONF_ANY|NGX_CONF_TAKE12,
+      NGX_HTTP_MAIN_CONF|NGX_CONF_BLOCK|NGX_CONF_TAKE1,
       ngx_http_llm_engine,
       NGX_HTTP_MAIN_CONF_OFFSET,
       0,

@@ -609,6 +609,12 @@ ngx_http_llm_request_detach(ngx_http_llm_ctx_t *ctx, ngx_uint_t finish)
         ngx_del_timer(&ctx->timer);
     }
 
+    slot = ctx->slot;
+
+    if (slot != NGX_HTTP_LLM_NO_SLOT || ctx->is_waiting) {
+        ctx->finish = finish;
+    }
+
     if (ctx->is_waiting) {
         ngx_queue_remove(&ctx->waiting);
         ctx->is_waiting = 0;
@@ -619,12 +625,6 @@ ngx_http_llm_request_detach(ngx_http_llm_ctx_t *ctx, ngx_uint_t finish)
         ngx_queue_remove(&ctx->touched);
         ctx->is_touched = 0;
     }
-
-    if (!ctx->have_end && ctx->finish == LLM_FINISH_NONE) {
-        ctx->finish = finish;
-    }
-
-    slot = ctx->slot;
 
     if (slot == NGX_HTTP_LLM_NO_SLOT) {
         return;
