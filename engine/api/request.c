@@ -294,6 +294,14 @@ request_add_prompt(struct api_stream *s, const struct request_params *p,
     if (ids->len == 0) {
         return err_set_http(err, 400, param, "%s: the prompt is empty", param);
     }
+    /* A tokenizer may know more tokens than the model has rows. */
+    for (size_t i = 0; i < ids->len; i++) {
+        if (ids->ids[i] >= s->api->options.vocab_size) {
+            return err_set_http(err, 400, param, "%s: token id %d is not in "
+                                "the model's vocabulary of %d", param,
+                                ids->ids[i], s->api->options.vocab_size);
+        }
+    }
     if (call->max_tokens_cap > 0
         && (max_tokens == 0 || max_tokens > call->max_tokens_cap))
     {

@@ -1,0 +1,308 @@
+/* app.c - builds the layers on top of each other and says where bytes go. */
+#include "engine/app.h"
+#include "engine/backend/cpu/backend_cpu.h"
+#include "engine/base/check.h"
+#include "engine/base/clock.h"
+#include "engine/base/log.h"
+#include "engine/core/engine.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#define APP_MIB  (1024.0 * 1024.0)
+
+/* The directory's own name, for --served-model-name. */
+static void
+app_default_name(struct app *app)
+{
+    size_t  len = strlen(app->cli->model);
+    while (len > 1 && app->cli->model[len - 1] == '/') {
+        len--;
+    }
+    size_t  begin = len;
+    while (begin > 0 && app->cli->model[begin - 1] != '/') {
+        begin--;
+    }
+    (void) snprintf(app->name, sizeof app->name, "%.*s", (int) (len - begin),
+                    app->cli->model + begin);
+}
+
+/* How long a sequence may be: what was asked for, the model's own limit, and
+ * what the KV cache can hold. */
+static int
+app_max_model_len(const struct app *app, int64_t num_blocks, int64_t *out,
+                  struct err *err)
+{
+    const struct engine_cli  *cli = app->cli;
+    int64_t                   limit = app->config->max_position_embeddings;
+    int64_t                   fits = (num_blocks - 1) * cli->block_size;
+
+    if (cli->max_model_len > limit) {
+        return err_set(err, "--max-model-len %lld is more than "
+                       "max_position_embeddings %lld of config.json",
+                       (long long) cli->max_model_len, (long long) limit);
+    }
+    if (cli->max_model_len > fits) {
+        return err_set(err, "--max-model-len %lld needs more than the %lld "
+                       "tokens the KV cache holds; raise "
+                       "--kv-cache-memory-bytes or lower --max-model-len",
+                       (long long) cli->max_model_len, (long long) fits);
+    }
+    *out = cli->max_model_len > 0 ? cli->max_model_len
+           : limit < fits ? limit : fits;
+    if (*out < limit && cli->max_model_len == 0) {
+        log_warn("max_model_len is %lld, not the model's %lld: the KV cache "
+                 "holds no more; raise --kv-cache-memory-bytes",
+                 (long long) *out, (long long) limit);
+    }
+    return OK;
+}
+
+static int
+app_num_blocks(const struct app *app, int64_t *out, struct err *err)
+{
+    const struct engine_cli    *cli = app->cli;
+    const struct model_config  *cfg = app->config;
+    enum dtype                  dtype = cfg->dtype;
+
+    if (strcmp(cli->kv_cache_dtype, "bfloat16") == 0 || dtype == DTYPE_NONE) {
+        dtype = DTYPE_BF16;
+    }
+    if (cli->num_blocks_override > 0) {
+        *out = cli->num_blocks_override;
+        return OK;
+    }
+    size_t  block_bytes = model_kv_bytes_per_token(cfg, dtype)
+                          * (size_t) cli->block_size;
+    *out = (int64_t) ((size_t) cli->kv_cache_memory_bytes / block_bytes);
+    if (*out < 2) {
+        return err_set(err, "--kv-cache-memory-bytes %lld holds no block of "
+                       "%zu bytes; at least %zu are needed",
+                       (long long) cli->kv_cache_memory_bytes, block_bytes,
+                       2 * block_bytes);
+    }
+    if (*out > KV_NUM_BLOCKS_MAX) {
+        *out = KV_NUM_BLOCKS_MAX;
+    }
+    return OK;
+}
+
+static int
+app_open_model(struct app *app, struct err *err)
+{
+    const struct engine_cli    *cli = app->cli;
+    struct backend_cpu_options  cpu = { .num_threads = (int) cli->threads };
+    int64_t                     num_blocks, max_model_len;
+
+    app->config = calloc(1, sizeof *app->config);
+    if (app->config == NULL) {
+        return err_set(err, "out of memory");
+    }
+    if (model_config_load(app->config, cli->model, err) != OK
+        || app_num_blocks(app, &num_blocks, err) != OK
+        || app_max_model_len(app, num_blocks, &max_model_len, err) != OK
+        || backend_cpu_create(&app->backend, &cpu, err) != OK)
+    {
+        return ERROR;
+    }
+    struct model_options  o = {
+        .path = cli->model,
+        .load_format = strcmp(cli->load_format, "dummy") == 0 ? LOAD_DUMMY
+                                                              : LOAD_AUTO,
+        .max_model_len = (int) max_model_len,
+        .block_size = (int) cli->block_size,
+        .kv_cache_dtype = strcmp(cli->kv_cache_dtype, "bfloat16") == 0
+                          ? DTYPE_BF16 : DTYPE_NONE,
+        .num_blocks = (int) num_blocks,
+        .max_num_batched_tokens = (int) cli->max_num_batched_tokens,
+        .max_num_seqs = (int) cli->max_num_seqs,
+    };
+    if (model_open(&app->model, &o, app->backend, err) != OK) {
+        return ERROR;
+    }
+    log_notice("model %s: %s on %s, %lld parameters", cli->model,
+               app->config->architecture, app->backend->ops->name,
+               (long long) model_config_num_parameters(app->config));
+    log_notice("memory: KV cache %.1f MiB (%lld blocks of %lld tokens), "
+               "activations %.1f MiB; max_model_len %d",
+               (double) app->model->kv.bytes / APP_MIB, (long long) num_blocks,
+               (long long) cli->block_size,
+               (double) app->model->activation_bytes / APP_MIB,
+               app->model->max_model_len);
+    return OK;
+}
+
+static int
+app_open_text(struct app *app, struct err *err)
+{
+    const struct engine_cli  *cli = app->cli;
+
+    if (cli->skip_tokenizer_init) {
+        return OK;
+    }
+    if (tokenizer_open(&app->tokenizer, cli->model, err) != OK) {
+        return ERROR;
+    }
+    if (tokenizer_vocab_size(app->tokenizer) > app->config->vocab_size) {
+        log_warn("the tokenizer has %d ids, the model %d: the rest is "
+                 "refused in prompts",
+                 tokenizer_vocab_size(app->tokenizer),
+                 app->config->vocab_size);
+    }
+    int  rc = cli->chat_template == NULL
+              ? chat_open_dir(&app->chat, cli->model, err)
+              : chat_open_file(&app->chat, cli->chat_template,
+                               app->tokenizer, err);
+    if (rc == AGAIN) {
+        log_warn("%s has no chat template: /v1/chat/completions is answered "
+                 "400; give --chat-template", cli->model);
+        return OK;
+    }
+    return rc;
+}
+
+static void
+app_defaults(const struct app *app, struct api_defaults *d)
+{
+    const struct generation_defaults  *g = &app->config->generation;
+    bool  neutral = strcmp(app->cli->generation_config, "vllm") == 0;
+
+    *d = (struct api_defaults) { .temperature = 1, .top_p = 1 };
+    if (!neutral) {
+        d->temperature = isnan(g->temperature) ? 1 : (float) g->temperature;
+        d->top_p = isnan(g->top_p) ? 1 : (float) g->top_p;
+        d->min_p = isnan(g->min_p) ? 0 : (float) g->min_p;
+        d->top_k = g->top_k < 0 ? 0 : g->top_k;
+        if (!isnan(g->repetition_penalty) && g->repetition_penalty != 1) {
+            log_warn("generation_config.json: repetition_penalty %g is not "
+                     "supported yet and left out", g->repetition_penalty);
+        }
+    }
+    for (int i = 0; i < app->config->num_eos_token_ids; i++) {
+        d->eos_ids[d->num_eos_ids++] = app->config->eos_token_ids[i];
+    }
+    int32_t  eos = app->tokenizer == NULL ? -1
+                   : tokenizer_special_id(app->tokenizer, TOKENIZER_EOS);
+    for (int32_t i = 0; i < d->num_eos_ids; i++) {
+        if (d->eos_ids[i] == eos) {
+            eos = -1;
+        }
+    }
+    if (eos >= 0) {
+        d->eos_ids[d->num_eos_ids++] = eos;
+    }
+}
+
+static uint64_t
+app_seed(const struct engine_cli *cli)
+{
+    uint64_t  seed = (uint64_t) cli->seed;
+
+    if (seed == 0 && getrandom(&seed, sizeof seed, 0) != sizeof seed) {
+        seed = (uint64_t) clock_now_ns();
+    }
+    return seed;
+}
+
+static int
+app_create_api(struct app *app, struct err *err)
+{
+    const struct engine_cli  *cli = app->cli;
+    struct api_options        o = {
+        .model_root = cli->model,
+        .max_model_len = app->model->max_model_len,
+        .vocab_size = app->config->vocab_size,
+        .tokenizer = app->tokenizer,
+        .chat = app->chat,
+        .engine = app->engine,
+        .special_tokens_in_content =
+            strcmp(cli->special_tokens_in_content, "parse") == 0,
+        .seed = app_seed(cli),
+    };
+    app_default_name(app);
+    if (cli->served_model_name.num == 0) {
+        o.model_names[o.num_model_names++] = app->name;
+    }
+    for (int i = 0; i < cli->served_model_name.num; i++) {
+        o.model_names[o.num_model_names++] = cli->served_model_name.items[i];
+    }
+    app_defaults(app, &o.defaults);
+    return api_create(&app->api, &o, err);
+}
+
+/* engine_run() returns on engine_stop() only; anything else means that the
+ * device is lost, and then the supervisor starts a fresh process. */
+static void *
+app_step_thread(void *data)
+{
+    struct app  *app = data;
+
+    if (engine_run(app->engine) != NULL) {
+        log_alert("the step thread failed; the engine ends");
+        _exit(EXIT_FAILURE);
+    }
+    return NULL;
+}
+
+int
+app_load(struct app *app, const struct engine_cli *cli, struct err *err)
+{
+    int64_t  start_ns = clock_now_ns();
+
+    app->cli = cli;
+    if (cli->model == NULL) {
+        return err_set(err, "--model DIR is required");
+    }
+    if (app_open_model(app, err) != OK || app_open_text(app, err) != OK) {
+        return ERROR;
+    }
+    struct engine_options  o = {
+        .max_num_seqs = (int32_t) cli->max_num_seqs,
+        .max_num_batched_tokens = (int32_t) cli->max_num_batched_tokens,
+        .max_model_len = app->model->max_model_len,
+        .max_waiting = (int32_t) cli->max_num_queued_reqs,
+        .enable_chunked_prefill = cli->enable_chunked_prefill,
+        .trace_path = cli->trace,
+    };
+    if (engine_create(&app->engine, &o, app->model, err) != OK
+        || app_create_api(app, err) != OK)
+    {
+        return ERROR;
+    }
+    if (pthread_create(&app->step_thread, NULL, app_step_thread, app) != 0) {
+        return err_set(err, "cannot start the step thread");
+    }
+    app->step_running = true;
+    log_notice("ready after %.2f s",
+               (double) (clock_now_ns() - start_ns) / NS_PER_S);
+    return OK;
+}
+
+void
+app_stop(struct app *app)
+{
+    if (app->step_running) {
+        engine_stop(app->engine);
+        (void) pthread_join(app->step_thread, NULL);
+        app->step_running = false;
+    }
+}
+
+void
+app_destroy(struct app *app)
+{
+    app_stop(app);
+    api_destroy(app->api);
+    engine_destroy(app->engine);
+    chat_destroy(app->chat);
+    tokenizer_destroy(app->tokenizer);
+    model_close(app->model);
+    if (app->backend != NULL) {
+        app->backend->ops->destroy(app->backend);
+    }
+    free(app->config);
+    *app = (struct app) { 0 };
+}

@@ -1,0 +1,218 @@
+/* main.c - nginx-llm-engine: composition root and signals.
+ *
+ * The listening socket is served before the model is loaded (workers are told
+ * "loading"), so loading runs in a thread of its own and this one waits for
+ * signals: TERM, INT, QUIT end gracefully, USR2 prints the state report.
+ * Exit codes: 0 ended by a signal, 78 the configuration cannot work (the
+ * supervisor does not retry), anything else is a crash. */
+#include "engine/app.h"
+#include "engine/base/check.h"
+#include "engine/base/clock.h"
+#include "engine/base/log.h"
+#include "engine/base/version.h"
+#include "engine/core/engine.h"
+#include "engine/server/listen.h"
+#include "engine/server/server.h"
+#include "engine/supervise.h"
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define EXIT_CONFIG        78            /* EX_CONFIG of sysexits.h */
+#define SIGNAL_LOADED      SIGUSR1       /* the loader is done */
+#define REPORT_BYTES_MAX   (1u << 20)
+
+struct engine_main {
+    struct engine_cli  cli;
+    struct listen      listen;
+    struct server     *server;
+    struct app         app;
+    pthread_t          loader;
+    atomic_int         load_rc;          /* AGAIN while it runs */
+    struct err         err;              /* of the loader */
+};
+
+static void
+engine_dump_option(const char *text)
+{
+    log_info("option %s", text);
+}
+
+static void *
+engine_load(void *data)
+{
+    struct engine_main  *m = data;
+    int  rc = app_load(&m->app, &m->cli, &m->err);
+
+    if (rc == OK) {
+        rc = server_set_api(m->server, m->app.api, m->app.engine, &m->err);
+    }
+    atomic_store(&m->load_rc, rc);
+    (void) kill(getpid(), SIGNAL_LOADED);
+    return NULL;
+}
+
+/* Also runs when a check() fails: prints what it can. */
+static void
+engine_print_report(void *data)
+{
+    struct engine_main  *m = data;
+    struct buf           b;
+
+    if (m->app.engine == NULL || atomic_load(&m->load_rc) != OK) {
+        log_notice("state report: no engine yet");
+        return;
+    }
+    buf_init(&b, REPORT_BYTES_MAX);
+    engine_report(m->app.engine, &b);
+    const char  *p = b.data;
+    for (size_t left = b.len; left > 0; ) {
+        const char  *nl = memchr(p, '\n', left);
+        size_t       len = nl == NULL ? left : (size_t) (nl - p);
+        log_notice("%.*s", (int) len, p);
+        len += nl != NULL;
+        p += len;
+        left -= len;
+    }
+    buf_destroy(&b);
+}
+
+/* Sessions are greeted only for these users; see transport.h. */
+static int
+engine_allow_uids(const struct engine_cli *cli, struct session_options *s,
+                  struct err *err)
+{
+    if (cli->allow_uid.num == 0) {
+        /* The socket's mode and owner decide, as for any Unix service. */
+        s->any_uid = true;
+        return OK;
+    }
+    s->uids[s->num_uids++] = 0;
+    s->uids[s->num_uids++] = getuid();
+    for (int i = 0; i < cli->allow_uid.num; i++) {
+        char  *end;
+        long   uid = strtol(cli->allow_uid.items[i], &end, 10);
+        if (*end != '\0' || uid < 0 || s->num_uids == SESSION_UIDS_MAX) {
+            return err_set(err, "--allow-uid: \"%s\" is not a user id, or "
+                           "there are more than %d", cli->allow_uid.items[i],
+                           SESSION_UIDS_MAX - 2);
+        }
+        s->uids[s->num_uids++] = (uid_t) uid;
+    }
+    return OK;
+}
+
+static int
+engine_open(struct engine_main *m, char **envp, struct err *err)
+{
+    struct listen_env      env;
+    struct server_options  o;
+
+    listen_env_init(&env, envp);
+    server_options_init(&o);
+    o.num_frontend_threads = (int32_t) m->cli.api_server_count;
+    o.max_queued = (int32_t) m->cli.max_num_queued_reqs;
+    o.transport.session.body_bytes_max = (uint64_t) m->cli.max_body_bytes;
+    if (engine_allow_uids(&m->cli, &o.transport.session, err) != OK
+        || listen_open(&m->listen, &env, m->cli.socket, err) != OK)
+    {
+        return ERROR;
+    }
+    return server_create(&m->server, m->listen.fd, &o, err);
+}
+
+/* Waits for the end; returns the exit code. */
+static int
+engine_wait(struct engine_main *m, const sigset_t *signals)
+{
+    for ( ;; ) {
+        int  sig = 0;
+        if (sigwait(signals, &sig) != 0) {
+            continue;
+        }
+        int  load_rc = atomic_load(&m->load_rc);
+        if (sig == SIGNAL_LOADED) {
+            if (load_rc == ERROR) {
+                log_alert("%s", m->err.message);
+                return EXIT_CONFIG;
+            }
+        } else if (sig == SIGUSR2) {
+            engine_print_report(m);
+        } else if (load_rc == OK) {
+            log_notice("signal %d: finishing what runs, at most %lld s", sig,
+                       (long long) m->cli.shutdown_timeout_s);
+            server_stop(m->server, m->cli.shutdown_timeout_s * NS_PER_S);
+            app_stop(&m->app);
+            return EXIT_SUCCESS;
+        } else {
+            log_notice("signal %d while loading", sig);
+            listen_close(&m->listen);
+            _exit(EXIT_SUCCESS);    /* the loader cannot be interrupted */
+        }
+    }
+}
+
+static int
+engine_serve(struct engine_main *m, char **envp)
+{
+    struct err  err = { 0 };
+    sigset_t    signals;
+
+    (void) sigemptyset(&signals);
+    (void) sigaddset(&signals, SIGTERM);
+    (void) sigaddset(&signals, SIGINT);
+    (void) sigaddset(&signals, SIGQUIT);
+    (void) sigaddset(&signals, SIGUSR2);
+    (void) sigaddset(&signals, SIGNAL_LOADED);
+    /* Before the first thread: all of them inherit the mask. */
+    (void) pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    (void) signal(SIGPIPE, SIG_IGN);
+    (void) signal(SIGHUP, SIG_IGN);
+
+    atomic_init(&m->load_rc, AGAIN);
+    if (engine_open(m, envp, &err) != OK
+        || pthread_create(&m->loader, NULL, engine_load, m) != 0)
+    {
+        log_alert("%s", err.message[0] == '\0' ? "cannot start a thread"
+                                               : err.message);
+        listen_close(&m->listen);
+        return EXIT_CONFIG;
+    }
+    int  code = engine_wait(m, &signals);
+    (void) pthread_join(m->loader, NULL);
+    server_destroy(m->server);
+    app_destroy(&m->app);
+    listen_close(&m->listen);
+    return code;
+}
+
+int
+main(int argc, char **argv, char **envp)
+{
+    static struct engine_main  m;      /* large; its life is the process's */
+    struct err                 err = { 0 };
+
+    if (argc > 1 && strcmp(argv[1], "--supervise") == 0) {
+        return supervise_main(argc, argv, envp);
+    }
+    if (options_parse(engine_options_table, &m.cli, argc, argv, &err) != OK) {
+        (void) fprintf(stderr, "nginx-llm-engine: %s\n", err.message);
+        return EXIT_CONFIG;
+    }
+    if (m.cli.help) {
+        options_help(engine_options_table, "nginx-llm-engine --model DIR "
+                     "[--socket PATH] [option ...]", stdout);
+        return EXIT_SUCCESS;
+    }
+    if (m.cli.version) {
+        (void) puts("nginx-llm-engine " LLM_VERSION);
+        return EXIT_SUCCESS;
+    }
+    log_level = (enum log_level) log_level_parse(m.cli.log_level);
+    options_dump(engine_options_table, &m.cli, engine_dump_option);
+    check_set_report(engine_print_report, &m);
+    return engine_serve(&m, envp);
+}
