@@ -152,10 +152,15 @@ app_open_text(struct app *app, struct err *err)
                  tokenizer_vocab_size(app->tokenizer),
                  app->config->vocab_size);
     }
+    struct chat_specials  specials = {
+        .bos = tokenizer_special_text(app->tokenizer, TOKENIZER_BOS),
+        .eos = tokenizer_special_text(app->tokenizer, TOKENIZER_EOS),
+        .unk = tokenizer_special_text(app->tokenizer, TOKENIZER_UNK),
+        .pad = tokenizer_special_text(app->tokenizer, TOKENIZER_PAD),
+    };
     int  rc = cli->chat_template == NULL
               ? chat_open_dir(&app->chat, cli->model, err)
-              : chat_open_file(&app->chat, cli->chat_template,
-                               app->tokenizer, err);
+              : chat_open_file(&app->chat, cli->chat_template, &specials, err);
     if (rc == AGAIN) {
         log_warn("%s has no chat template: /v1/chat/completions is answered "
                  "400; give --chat-template", cli->model);

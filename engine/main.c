@@ -195,8 +195,8 @@ main(int argc, char **argv, char **envp)
     static struct engine_main  m;      /* large; its life is the process's */
     struct err                 err = { 0 };
 
-    if (argc > 1 && strcmp(argv[1], "--supervise") == 0) {
-        return supervise_main(argc, argv, envp);
+    if (supervise_wanted(argc, argv)) {
+        return supervise_main(argc, argv);
     }
     if (options_parse(engine_options_table, &m.cli, argc, argv, &err) != OK) {
         (void) fprintf(stderr, "nginx-llm-engine: %s\n", err.message);
