@@ -36,7 +36,7 @@ struct sampler {
 
 /* Four at a time by compiler extension: the baseline of every 64-bit CPU. */
 typedef float   vec4 __attribute__((vector_size(16)));
-typedef int32_t vec4i __attribute__((vector_size(16)));
+typedef uint32_t vec4u __attribute__((vector_size(16)));
 
 static int32_t
 num_blocks_of(int32_t num_tokens)
@@ -105,15 +105,15 @@ exp_negative(vec4 x)
     vec4         n = t - shift;
     vec4         r = x - n * 0.693359375f - n * -2.12194440e-4f;
     vec4         p = 1.9875691500e-4f * r + 1.3981999507e-3f;
-    vec4i        bits;
+    vec4u        bits;
 
     p = p * r + 8.3334519073e-3f;
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
-    bits = ((vec4i) t << 23) + 0x3f800000;   /* 2^n: n is in t's low bits */
-    bits = (vec4i) (p * (vec4) bits) & ~(x < -87.0f);
+    bits = ((vec4u) t << 23) + 0x3f800000u;  /* 2^n: n is in t's low bits */
+    bits = (vec4u) (p * (vec4) bits) & ~(vec4u) (x < -87.0f);
     return (vec4) bits;
 }
 
