@@ -197,5 +197,6 @@ mock_reply_error(struct buf *out, int status, const char *code,
     buf_append_lit(out, "{\"error\":{\"message\":");
     json_write_string(out, str_from(message));
     buf_appendf(out, ",\"type\":\"%s\",\"param\":null,\"code\":\"%s\"}}",
-                status < 500 ? "BadRequestError" : "InternalServerError", code);
+                status == 429 ? "rate_limit_error"
+                : status < 500 ? "invalid_request_error" : "server_error", code);
 }

@@ -10,7 +10,7 @@ unit_layer = $(if $(filter wire,$(call unit_dir,$(1))),wire,engine/$(call unit_d
 # Helpers in tests/lib that a test links with.
 EXTRA_tests/unit/wire/test_llm_ring_stress.c := tests/fuzz/fuzz_wire.c engine/base/check.c
 EXTRA_tests/unit/server/test_server.c    := tests/lib/wire_client.c tests/lib/fake_api.c
-EXTRA_tests/unit/server/test_transport.c := tests/lib/wire_client.c
+EXTRA_tests/unit/server/test_session.c   := tests/lib/wire_client.c tests/lib/fake_api.c
 
 define unit_rule
 $(patsubst %.c,$(B)/%,$(1)): $(1) $(EXTRA_$(1)) $(call libs_of,$(DEPS_$(call unit_layer,$(1))))

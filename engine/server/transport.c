@@ -45,6 +45,14 @@ watch(struct transport *t, int fd, struct session *s, enum source source)
 }
 
 static void
+unwatch(struct transport *t, int fd)
+{
+    if (fd != -1) {
+        (void) epoll_ctl(t->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+    }
+}
+
+static void
 set_listening(struct transport *t, bool on)
 {
     if (t->listening == on || t->listen_fd == -1) {
@@ -56,7 +64,7 @@ set_listening(struct transport *t, bool on)
             t->listening = false;
         }
     } else {
-        (void) epoll_ctl(t->epoll_fd, EPOLL_CTL_DEL, t->listen_fd, NULL);
+        unwatch(t, t->listen_fd);
     }
 }
 
@@ -237,12 +245,16 @@ close_one(struct transport *t, struct session *s)
     log_info("session %llu: closed: %s", (unsigned long long) s->id,
              session_doomed(s) != NULL ? session_doomed(s) : "the engine stops");
     unlink_session(t, s);
+    /* Closing is not enough: the worker holds the same eventfd, and epoll goes
+     * on reporting it, with the address of a session that is gone. */
+    unwatch(t, s->fd);
+    unwatch(t, s->kick_engine_fd);
     if (s->state == SESSION_OPEN) {
         (void) pthread_mutex_lock(&s->lock);
         t->hooks.on_close(t->hooks.user, s);
         (void) pthread_mutex_unlock(&s->lock);
     }
-    session_close(s);       /* closing a descriptor takes it out of epoll */
+    session_close(s);
 }
 
 static void

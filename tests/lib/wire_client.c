@@ -19,6 +19,17 @@
 #define HANDSHAKE_MS     5000
 #define ROOM_MS          10000
 
+static void
+wire_client_init(struct wire_client *c)
+{
+    memset(c, 0, sizeof *c);
+    c->w = c->e = MAP_FAILED;
+    c->fd = c->kick_engine_fd = c->kick_worker_fd = -1;
+    for (int i = 0; i < LLM_FD_COUNT; i++) {
+        c->fds[i] = -1;
+    }
+}
+
 static int
 receive_welcome(struct wire_client *c, int fds[LLM_FD_COUNT], struct err *err)
 {
@@ -96,12 +107,9 @@ wire_client_open(struct wire_client *c, const char *path,
 {
     struct sockaddr_un  addr = { .sun_family = AF_UNIX };
     struct llm_hello    plain;
-    int                 fds[LLM_FD_COUNT] = { -1, -1, -1, -1 };
     int                 rc;
 
-    memset(c, 0, sizeof *c);
-    c->w = c->e = MAP_FAILED;
-    c->kick_engine_fd = c->kick_worker_fd = -1;
+    wire_client_init(c);
     check(strlen(path) < sizeof addr.sun_path);
     memcpy(addr.sun_path, path, strlen(path) + 1);
     c->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
@@ -118,17 +126,12 @@ wire_client_open(struct wire_client *c, const char *path,
         hello = &plain;
     }
     (void) send(c->fd, hello, sizeof *hello, MSG_NOSIGNAL);
-    rc = receive_welcome(c, fds, err);
+    rc = receive_welcome(c, c->fds, err);
     if (rc == OK) {
-        rc = map_regions(c, fds, err);
+        rc = map_regions(c, c->fds, err);
     }
-    c->kick_engine_fd = fds[LLM_FD_KICK_ENGINE];
-    c->kick_worker_fd = fds[LLM_FD_KICK_WORKER];
-    for (int i = LLM_FD_W; i <= LLM_FD_E; i++) {
-        if (fds[i] != -1) {
-            (void) close(fds[i]);
-        }
-    }
+    c->kick_engine_fd = c->fds[LLM_FD_KICK_ENGINE];
+    c->kick_worker_fd = c->fds[LLM_FD_KICK_WORKER];
     if (rc != OK) {
         wire_client_close(c);
     }
@@ -152,15 +155,15 @@ wire_client_close(struct wire_client *c)
     free(c->marks);
     free(c->answers);
     free(c->generations);
-    for (int i = 0; i < 3; i++) {
-        int  fd = i == 0 ? c->fd : i == 1 ? c->kick_engine_fd : c->kick_worker_fd;
-        if (fd != -1) {
-            (void) close(fd);
+    for (int i = 0; i < LLM_FD_COUNT; i++) {
+        if (c->fds[i] != -1) {
+            (void) close(c->fds[i]);
         }
     }
-    memset(c, 0, sizeof *c);
-    c->w = c->e = MAP_FAILED;
-    c->fd = c->kick_engine_fd = c->kick_worker_fd = -1;
+    if (c->fd != -1) {
+        (void) close(c->fd);
+    }
+    wire_client_init(c);
 }
 
 static void

@@ -46,7 +46,8 @@ struct wire_answer {
 };
 
 struct wire_client {
-    int      fd, kick_engine_fd, kick_worker_fd;
+    int      fds[LLM_FD_COUNT];    /* of WELCOME, all kept open */
+    int      fd, kick_engine_fd, kick_worker_fd;   /* socket; two of fds */
     struct llm_welcome welcome;
     void    *w, *e;
     struct llm_ring_sq  sq;
