@@ -112,16 +112,19 @@ def sets(tok, rng):
     out["plain facts"] = [
         (prompt(tok, user(q)), lambda a, f=full: a == f)
         for q, _, full in facts.PLAIN]
-    sums = [talk.sum_of(rng, held=True) for _ in range(500)]
-    sums = [s for s in sums if " times " not in s[2]]
+    pairs = [(a, b) for a in range(100) for b in range(100)
+             if talk.held_out_sum(a, b)]
     out["sums, held-out numbers"] = [
-        (prompt(tok, user(q)), lambda a, f=full: a == f)
-        for q, _, full in sums]
+        (prompt(tok, user(f"What is {a} + {b}?")), has(f" is {a + b}."))
+        for a, b in pairs]
+    out["differences, held-out numbers"] = [
+        (prompt(tok, user(f"What is {a} - {b}?")), has(f" is {a - b}."))
+        for a, b in pairs if a >= b]
     table = [(a, b) for a in range(13) for b in range(13)]
     out["times table"] = [
         (prompt(tok, user(f"What is {a} * {b}?")), has(f" is {a * b}."))
         for a, b in table]
-    names = [talk.cap(talk.word(rng, 3)) for _ in range(100)]
+    names = [tooltalk.invented(rng) for _ in range(100)]
     out["JSON for unseen names"] = [
         (prompt(tok, user(
             f"Give me a JSON object with name and age for {n}")),
@@ -132,12 +135,13 @@ def sets(tok, rng):
         tool, arg, has_unit = tooltalk.weather_tool(rng)
         if has_unit:
             continue
-        city = rng.choice(facts.CITIES)
+        city = rng.choice(facts.CITIES) if len(calls) % 2 else \
+            tooltalk.invented(rng)
         q = rng.choice(tooltalk.ASK_WEATHER).format(c=city)
         want = [{"name": tool["function"]["name"], "arguments": {arg: city}}]
         calls.append((prompt(tok, user(q), [tool]),
                       lambda a, w=want: tool_call(a) == w))
-    out["tool calls"] = calls
+    out["tool calls, half unseen cities"] = calls
     out["does not know"] = [
         (prompt(tok, user(talk.unknown(rng)[0])), has("I do not know"))
         for _ in range(200)]

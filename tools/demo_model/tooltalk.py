@@ -86,6 +86,18 @@ def other_tools(rng):
     return pool[:rng.choice([0, 0, 0, 1, 1, 2])]
 
 
+LETTERS = ["bcdfghjklmnprstvwyz", "aeiou"]
+
+
+def invented(rng):
+    """An invented name: teaches the model to copy what it has never seen."""
+    start = rng.randrange(2)
+    text = "".join(rng.choice(LETTERS[(start + i) % 2])
+                   for i in range(rng.randint(3, 9)))
+    end = rng.choice(["", "", "ton", "ville", "burg", "n", "son", "er", "rd"])
+    return (text + end).capitalize()
+
+
 def call(name, arguments):
     return {"type": "function",
             "function": {"name": name, "arguments": arguments}}
@@ -162,6 +174,8 @@ def ask_weather(rng, messages, name, arg, has_unit):
     cities = rng.sample(facts.CITIES, n)
     if rng.random() < 0.15:
         cities = rng.sample([k for _, k, _ in facts.COUNTRIES], n)
+    if rng.random() < 0.3:
+        cities = [invented(rng) for _ in range(n)]
     q = rng.choice(ASK_WEATHER).format(c=" and ".join(cities))
     unit = None
     if has_unit:

@@ -1,6 +1,6 @@
 """train.py - train the demo model, its small sibling and the two adapters.
 
-    python3 train.py --out ../../models --main 230 --draft 90 --lora 35
+    python3 train.py --out ../../models --main 230 --draft 90 --lora 60
 
 The times are seconds of training each; the learning rate follows a cosine
 over that time, so a faster machine simply sees more text.  --conversations
@@ -19,7 +19,7 @@ import time
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch.nn import functional as F
 
@@ -33,6 +33,8 @@ LENGTHS = [24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048]
 PAD = 0        # any id: padding is never attended to nor learned
 SEED = 20240
 LORA_RANK, LORA_ALPHA = 8, 16
+PARTS = {"demo": None, "demo-draft": None, "demo-lora-pirate": "pirate",
+         "demo-lora-formal": "formal"}      # in this order; value: manner
 
 
 def make_part(job):
@@ -70,7 +72,7 @@ def make_text(count, manner, tokenizer, workers):
     step = 2000
     jobs = [(f"{SEED}/{manner}/{i}", min(step, count - i), manner, tokenizer)
             for i in range(0, count, step)]
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+    with multiprocessing.get_context("fork").Pool(workers) as pool:
         parts = pool.map(make_part, jobs, chunksize=1)
     return tuple(np.concatenate([p[k] for p in parts]) for k in range(3))
 
@@ -154,7 +156,7 @@ def fit(net, text, args, seconds, peak):
         done = (time.time() - start) / seconds
         if done >= 1.0:
             break
-        lr = peak * min(1.0, (step + 1) / 200) * \
+        lr = peak * min(1.0, done / 0.04 + 0.001) * \
             (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
         for group in opt.param_groups:
             group["lr"] = lr
@@ -251,15 +253,66 @@ def rounded(net):
     return net
 
 
+def read_model(net, folder):
+    net.load_state_dict({k: v.float() for k, v in load_file(os.path.join(
+        folder, "model.safetensors")).items()})
+
+
+def read_lora(net, folder):
+    for name, v in load_file(os.path.join(
+            folder, "adapter_model.safetensors")).items():
+        name = name.removeprefix("base_model.model.").removesuffix(".weight")
+        with torch.no_grad():
+            net.get_parameter(name).copy_(v)
+
+
+def train_model(name, text, held, args, device):
+    """One of the two models, from random weights or from --out."""
+    shape, seconds, peak = {
+        "demo": (llama.MAIN, args.main, 2e-3),
+        "demo-draft": (llama.DRAFT, args.draft, 3e-3)}[name]
+    folder = os.path.join(args.out, name)
+    net = llama.Llama(shape).to(device)
+    if args.resume:
+        read_model(net, folder)
+        peak /= 4
+    count = sum(p.numel() for p in net.parameters())
+    print(f"{name}: {count / 1e6:.2f}M parameters", flush=True)
+    log = fit(net, text, args, seconds, peak)
+    rounded(net)
+    log["held_out_loss"] = held_out_loss(net, held, args)
+    export(net, folder, name == "demo")
+    print(f"{name}: {log}", flush=True)
+
+
+def train_lora(name, text, held, args, device):
+    """One adapter of demo, from nothing or from --out."""
+    folder = os.path.join(args.out, name)
+    net = llama.Llama(llama.MAIN).to(device)
+    read_model(net, os.path.join(args.out, "demo"))
+    net.add_lora(LORA_RANK, LORA_ALPHA)
+    if args.resume:
+        read_lora(net, folder)
+    log = fit(net, text, args, args.lora, 1e-3)
+    log["held_out_loss"] = held_out_loss(net, held, args)
+    export_lora(net, folder, "demo")
+    print(f"{name}: {log}", flush=True)
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default=os.path.join(HERE, "../../models"))
     parser.add_argument("--tokenizer", default=os.path.join(
         HERE, "../../models/demo/tokenizer.json"))
+    parser.add_argument("--only", default=",".join(PARTS),
+                        help="which of " + ",".join(PARTS))
+    parser.add_argument("--resume", action="store_true",
+                        help="start from what is in --out")
     parser.add_argument("--main", type=float, default=230)
     parser.add_argument("--draft", type=float, default=90)
-    parser.add_argument("--lora", type=float, default=35)
+    parser.add_argument("--lora", type=float, default=60)
     parser.add_argument("--conversations", type=int, default=800000)
+    parser.add_argument("--held-out", type=int, default=4000)
     parser.add_argument("--tokens", type=int, default=16384)
     parser.add_argument("--accumulate", type=int, default=2)
     parser.add_argument("--log", type=int, default=500)
@@ -268,47 +321,27 @@ def arguments():
 
 def main():
     args = arguments()
-    torch.manual_seed(SEED)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_float32_matmul_precision("high")
     workers = os.cpu_count()
+    parts = [p for p in PARTS if p in args.only.split(",")]
     start = time.time()
-    text = make_text(args.conversations, None, args.tokenizer, workers)
-    held = make_part(
-        ("held-out", 4000, None, args.tokenizer))
-    print(f"text: {len(text[2])} conversations, {len(text[0]) / 1e6:.1f}M "
-          f"tokens, {text[1].mean():.2f} learned, "
-          f"{time.time() - start:.0f} s on {workers} cores", flush=True)
-    log = {"device": torch.cuda.get_device_name() if device.type == "cuda"
-           else "cpu", "conversations": len(text[2]),
-           "tokens": len(text[0])}
-
-    def trained(name, shape, seconds, peak):
-        net = llama.Llama(shape).to(device)
-        count = sum(p.numel() for p in net.parameters())
-        print(f"{name}: {count / 1e6:.2f}M parameters", flush=True)
-        log[name] = fit(net, text, args, seconds, peak)
-        log[name]["parameters"] = count
-        rounded(net)
-        log[name]["held_out_loss"] = held_out_loss(net, held, args)
-        export(net, os.path.join(args.out, name), name == "demo")
-        print(f"{name}: {log[name]}", flush=True)
-        return net
-
-    net = trained("demo", llama.MAIN, args.main, 2e-3)
-    base = {k: v.clone() for k, v in net.state_dict().items()}
-    for manner in ("pirate", "formal"):
-        name = f"demo-lora-{manner}"
-        net = llama.Llama(llama.MAIN).to(device)
-        net.load_state_dict(base)
-        net.add_lora(LORA_RANK, LORA_ALPHA)
-        styled = make_text(args.conversations // 10, manner, args.tokenizer,
-                           workers)
-        log[name] = fit(net, styled, args, args.lora, 2e-3)
-        export_lora(net, os.path.join(args.out, name), "demo")
-        print(f"{name}: {log[name]}", flush=True)
-    trained("demo-draft", llama.DRAFT, args.draft, 3e-3)
-    chat.write_json(os.path.join(args.out, "training_log.json"), log)
+    texts = {}
+    # All text first: worker processes must not be forked from a process
+    # that already uses the GPU.
+    for manner in sorted({PARTS[p] for p in parts}, key=str):
+        count = args.conversations // (10 if manner else 1)
+        texts[manner] = (make_text(count, manner, args.tokenizer, workers),
+                         make_part(("held-out", args.held_out, manner,
+                                    args.tokenizer)))
+        ids, learn, lengths = texts[manner][0]
+        print(f"text {manner or 'plain'}: {len(lengths)} conversations, "
+              f"{len(ids) / 1e6:.1f}M tokens, {learn.mean():.2f} learned, "
+              f"{time.time() - start:.0f} s on {workers} cores", flush=True)
+    torch.manual_seed(SEED)
+    torch.set_float32_matmul_precision("high")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for part in parts:
+        train = train_lora if PARTS[part] else train_model
+        train(part, *texts[PARTS[part]], args, device)
 
 
 if __name__ == "__main__":
