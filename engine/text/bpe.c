@@ -225,14 +225,18 @@ bpe_finish(struct bpe *b)
     if (!char_table_build(b)) {
         return false;
     }
+    bool  all_bytes = b->byte_fallback;
     for (int i = 0; i < 256 && b->byte_fallback; i++) {
         char  name[8] = "<0x00>";
         name[3] = "0123456789ABCDEF"[i >> 4];
         name[4] = "0123456789ABCDEF"[i & 15];
         b->byte_ids[i] = vocab_find(b->vocab, name, 6);
+        all_bytes = all_bytes && b->byte_ids[i] >= 0;
     }
+    /* A character that gives no symbol at all would bring its neighbours
+     * together. */
     b->cuts = !b->ignore_merges && b->prefix.len == 0 && b->suffix.len == 0
-              && !merges_use_bytes(b);
+              && (b->unk_id >= 0 || all_bytes) && !merges_use_bytes(b);
     return !b->cuts || adjacent_build(b);
 }
 

@@ -15,6 +15,8 @@ struct norm_work {
     const struct norm_args *args;
     struct str              in;
     struct buf             *out;
+    bool                    origin;      /* the first character is still the
+                                            input's first */
     size_t                  span_idx;    /* borders before it are moved */
     bool                    span_end;    /* next border is an end */
 };
@@ -176,6 +178,20 @@ step_strip(struct norm_work *w, bool left, bool right)
     work_put(w, w->in.len, "", 0);
 }
 
+/* A replacement takes the place of the last character of what it replaces, as
+ * in the reference: of several at the start, the first is then gone. */
+static void
+replace_origin(struct norm_work *w, size_t begin, size_t end, size_t len)
+{
+    uint32_t  cp;
+
+    if (begin == 0 && end > 0
+        && (len == 0 || unicode_next(w->in.data, &cp) < end))
+    {
+        w->origin = false;
+    }
+}
+
 static int
 step_replace(struct norm_work *w, const struct norm_step *step,
              struct err *err)
@@ -190,6 +206,7 @@ step_replace(struct norm_work *w, const struct norm_step *step,
             size_t  at = (size_t) (hit - w->in.data);
             work_copy(w, done, at);
             done = at + step->pattern.len;
+            replace_origin(w, at, done, step->content.len);
             work_put(w, done, step->content.data, step->content.len);
             p = hit + step->pattern.len;
         }
@@ -202,6 +219,7 @@ step_replace(struct norm_work *w, const struct norm_step *step,
     while ((rc = regex_next(&m, err)) == OK) {
         work_copy(w, done, m.begin);
         done = m.end;
+        replace_origin(w, m.begin, m.end, step->content.len);
         work_put(w, done, step->content.data, step->content.len);
     }
     work_copy(w, done, w->in.len);
@@ -284,14 +302,12 @@ normalizer_run(const struct normalizer *n, const struct norm_args *args,
             continue;
         }
         struct norm_work  w = { .args = args, .in = text,
-                                .out = args->bufs[which] };
+                                .out = args->bufs[which],
+                                .origin = !loses_origin(step, text) };
         buf_reset(w.out);
         if (!buf_reserve(w.out, text.len + 32)) {
             return err_set(err, "out of memory for %zu bytes of text",
                            text.len);
-        }
-        if (loses_origin(step, text)) {
-            result->origin = false;
         }
         if (step_run(&w, step, err) != OK) {
             return ERROR;
@@ -300,6 +316,7 @@ normalizer_run(const struct normalizer *n, const struct norm_args *args,
             return err_set(err, "the normalised text is larger than %zu bytes",
                            w.out->limit_bytes);
         }
+        result->origin = result->origin && w.origin;
         text = buf_str(w.out);
         which ^= 1;
     }

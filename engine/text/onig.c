@@ -15,11 +15,12 @@
 /* White_Space; PCRE2's \s also has U+180E. */
 #define SET_SPACE  "\\x09-\\x0d\\x20\\x85\\xa0\\x{1680}\\x{2000}-\\x{200a}"   \
                    "\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
-/* Letters, marks, Nd, Nl, Pc, circled letters, and Latin-1's superscripts and
- * fractions, measured over all code points. */
-#define SET_WORD   "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\xb2\\xb3\\xb9\\xbc-\\xbe"    \
-                   "\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}"                 \
-                   "\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
+/* Letters, marks, Nd, Nl, Pc and circled letters; outside of classes also
+ * Latin-1's superscripts and fractions.  Measured over all code points. */
+#define SET_WORD_IN  "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}"                     \
+                     "\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}"               \
+                     "\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
+#define SET_WORD   SET_WORD_IN "\\xb2\\xb3\\xb9\\xbc-\\xbe"
 #define SET_HEX    "0-9a-fA-F"
 
 struct onig {
@@ -230,9 +231,9 @@ onig_posix(struct onig *o, struct operand *op)
         { "alnum:]", "\\p{Alphabetic}\\p{Nd}" }, { "space:]", SET_SPACE },
         { "upper:]", "\\p{Uppercase}" }, { "lower:]", "\\p{Lowercase}" },
         { "cntrl:]", "\\p{Cc}" }, { "xdigit:]", SET_HEX },
-        { "word:]", SET_WORD }, { "blank:]", "\\p{Zs}\\x09" },
+        { "word:]", SET_WORD_IN }, { "blank:]", "\\p{Zs}\\x09" },
         { "ascii:]", "\\x00-\\x7f" },
-        { "punct:]", "\\p{P}$+<=>^`|~" },
+        { "punct:]", "\\p{P}\\p{S}" },
     };
     bool  negated = o->p < o->end && *o->p == '^';
 
@@ -270,6 +271,7 @@ class_set_escape(struct onig *o, struct operand *op)
         return AGAIN;
     }
     o->p++;
+    set = c == 'w' || c == 'W' ? SET_WORD_IN : set;
     o->info->has_classes = o->info->has_classes || set[1] == 'p';
     if (c >= 'a') {
         buf_append_str(&op->body, str_from(set));
