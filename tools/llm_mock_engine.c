@@ -113,6 +113,7 @@ struct mock {
     bool     draining;
     int64_t  drain_ns;
     struct buf out;                /* scratch of one answer */
+    uint32_t retry_after_s;        /* of the next answer */
 };
 
 static volatile sig_atomic_t  stop_requested;
@@ -188,7 +189,8 @@ heap_remove(struct mock *m, struct call *c)
 
 /* ---- records ---------------------------------------------------------------- */
 static void
-send_head(struct request *r, int status, enum llm_content content, int64_t len)
+send_head(struct request *r, int status, enum llm_content content, int64_t len,
+          uint32_t retry_after_s)
 {
     struct llm_head  head = { 0 };
 
@@ -196,7 +198,8 @@ send_head(struct request *r, int status, enum llm_content content, int64_t len)
     head.content = (uint16_t) content;
     head.content_length = len;
     head.flags = content == LLM_CONTENT_SSE ? LLM_HEAD_STREAM : 0;
-    head.retry_after_s = status == 503 ? 1 : 0;
+    head.retry_after_s = retry_after_s != 0 ? retry_after_s
+                         : status == 503 ? 1 : 0;
     r->head_sent = true;
     outbox_head(r->session, r->id, &head);
 }
@@ -240,7 +243,8 @@ end_request(struct mock *m, struct request *r, uint16_t reason)
 static void
 answer(struct mock *m, struct request *r, int status, enum llm_content content)
 {
-    send_head(r, status, content, (int64_t) m->out.len);
+    send_head(r, status, content, (int64_t) m->out.len, m->retry_after_s);
+    m->retry_after_s = 0;
     outbox_data(r->session, r->id, m->out.data, m->out.len);
     end_request(m, r, LLM_FINISH_NONE);
     buf_reset(&m->out);
@@ -374,7 +378,7 @@ finish_call(struct mock *m, struct call *c)
     } else {
         mock_reply_whole(&m->out, &c->reply);
         if (!r->head_sent) {
-            send_head(r, 200, LLM_CONTENT_JSON, (int64_t) m->out.len);
+            send_head(r, 200, LLM_CONTENT_JSON, (int64_t) m->out.len, 0);
         }
     }
     flush_out(m, r);
@@ -394,7 +398,7 @@ start_tokens(struct mock *m, struct call *c)
     if (c->plan.stream && !r->head_sent
         && c->plan.corrupt != MOCK_CORRUPT_NO_HEAD)
     {
-        send_head(r, 200, LLM_CONTENT_SSE, -1);
+        send_head(r, 200, LLM_CONTENT_SSE, -1, 0);
         mock_reply_role(&m->out, &c->reply);
         flush_out(m, r);
     }
@@ -559,6 +563,7 @@ generate(struct mock *m, struct request *r)
         int  status = plan.refuse ? 503 : (int) plan.status;
         mock_reply_error(&m->out, status, plan.refuse ? "overloaded"
                                                       : "mock_status", "refused");
+        m->retry_after_s = (uint32_t) plan.retry_after_s;
         answer(m, r, status, LLM_CONTENT_JSON);
     } else {
         accept_call(m, r, &plan);
