@@ -41,7 +41,7 @@ part() {
 # The build has no tests of its own, so a good one counts nothing.
 part build 900 "${make[@]}" -k engine tools module mock-engine
 part unit  420 make -k -j"$(nproc)" BUILD="$BUILD" CONFIG="$CONFIG" test-unit
-part nginx 300 tools/run_nginx_tests.pl t/standin/*.t t/*.t
+part nginx 400 tools/run_nginx_tests.pl t/standin/*.t t/*.t
 part e2e   300 tools/run_e2e.sh
 echo "----"
 printf '%s' "$parts"
