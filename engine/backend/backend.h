@@ -23,11 +23,12 @@
  *
  * ROUNDING.  T is the activations' dtype, the same for all tensors of a step.
  * Sums, norms, softmax, RoPE and activation functions are computed in fp32; a
- * value is rounded to T (nearest even) exactly where an op's comment writes round(): after the norm, after
- * qkv, after RoPE, P before P*V, the attention output, silu(gate) * up, the
- * residual after an addition.  Inside an op nothing else is rounded, so a fused
- * kernel and a chain of kernels agree up to the order of summation.  With
- * T = float32 round() does nothing.  Weights are used in the dtype they have.
+ * value is rounded to T (nearest even) exactly where an op's comment writes
+ * round(): after the norm, after qkv, after RoPE, P before P*V, the attention
+ * output, silu(gate) * up, the residual after an addition.  Inside an op
+ * nothing else is rounded, so a fused kernel and a chain of kernels agree up to
+ * the order of summation.  With T = float32 round() does nothing.  Weights are
+ * used in the dtype they have.
  *
  * INVARIANCE.  What a row gets depends on that row's token, position and KV
  * alone: never on the other rows, their number, the split of a prompt into
