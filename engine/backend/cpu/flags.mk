@@ -1,7 +1,8 @@
 # flags.mk - instruction sets of the CPU backend's kernel files.  Everything
 # else is built for the baseline CPU; backend_cpu.c picks a table at run time.
 # -O3 unrolls the register blocks; sums keep their order (no -ffast-math).
-CPU_KERNEL_OPT := $(if $(filter release,$(CONFIG)),-O3)
+# Variable tracking takes minutes on the unrolled code under the sanitizers.
+CPU_KERNEL_OPT := $(if $(filter release,$(CONFIG)),-O3,-fno-var-tracking)
 CFLAGS_engine/backend/cpu/cpu_kernels_plain.c  := $(CPU_KERNEL_OPT)
 CFLAGS_engine/backend/cpu/cpu_kernels_avx2.c   := $(CPU_KERNEL_OPT) -mavx2 -mfma -mf16c
 CFLAGS_engine/backend/cpu/cpu_kernels_avx512.c := $(CPU_KERNEL_OPT) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
