@@ -638,9 +638,9 @@ ngx_http_llm_request_detach(ngx_http_llm_ctx_t *ctx, ngx_uint_t finish)
         return;
     }
 
-    ngx_log_debug3(NGX_LOG_DEBUG_HTTP, ctx->request->connection->log, 0,
-                   "llm: cancel request %V id:%uL reason:%ui",
-                   &ctx->request_id, ctx->req_id, finish);
+    ngx_log_error(NGX_LOG_INFO, ctx->request->connection->log, 0,
+                  "llm: cancel request %V: %s",
+                  &ctx->request_id, llm_wire_finish_name((uint32_t) finish));
 
     ngx_http_llm_slot_cancel(s, slot, finish);
     ngx_http_llm_request_publish(s);
