@@ -10,7 +10,12 @@
  *     engine_stop(e); join; engine_destroy(e);
  *
  * engine_step() is public so that tests and the simulator drive the engine
- * without threads. */
+ * without threads.
+ *
+ * Requests, cancels and events go through core/gen_table.h: nothing can be
+ * lost, nothing can fill up but the number of requests itself, and a slow
+ * output thread finds several tokens in one event instead of a longer queue.
+ * A step ends with one lock and one wake-up for all its events. */
 #ifndef LLM_CORE_ENGINE_H
 #define LLM_CORE_ENGINE_H
 
@@ -28,7 +33,8 @@ struct engine_options {
     int32_t  max_num_seqs;            /* sequences in one step */
     int32_t  max_num_batched_tokens;  /* tokens in one step */
     int32_t  max_model_len;           /* prompt + output tokens of a sequence */
-    int32_t  max_waiting;             /* queue length; then AGAIN */
+    int32_t  max_waiting;             /* accepted beyond max_num_seqs; then
+                                         engine_submit() answers AGAIN */
     bool     enable_chunked_prefill;  /* on in all normal use */
     const char *trace_path;           /* one JSON line a step; NULL: off */
 };
@@ -42,15 +48,18 @@ struct engine_stats {
     int32_t  kv_blocks_used;
     int32_t  kv_blocks_total;
     uint64_t num_preemptions;
-    uint64_t prompt_tokens_total;     /* of admitted requests */
+    uint64_t prompt_tokens_total;     /* of admitted sequences */
+    uint64_t recomputed_tokens_total; /* thrown away by preemptions */
     uint64_t generation_tokens_total;
-    uint64_t requests_total;
-    int64_t  last_step_ns;            /* clock of the last finished step */
+    uint64_t requests_total;          /* sequences accepted */
+    int64_t  last_step_ns;            /* end of the last step; 0: none yet.
+                                         Old and nothing running or waiting:
+                                         idle, not hung */
 };
 
 /* model is borrowed and must outlive the engine; the KV pool is the model's.
  * The engine's metrics object is made here and read through engine_metrics().
- */
+ * ERROR when the options exceed what the model was opened with. */
 int engine_create(struct engine **out, const struct engine_options *options,
                   struct model *model, struct err *err);
 void engine_destroy(struct engine *e);     /* NULL is fine */
@@ -65,7 +74,8 @@ uint64_t engine_next_id(struct engine *e);     /* any thread */
 int engine_submit(struct engine *e, const struct gen_request *requests,
                   int num, struct err *err);
 
-/* Any thread; idempotent; unknown and ended ids are ignored. */
+/* Any thread; idempotent, the first reason counts; unknown and ended ids are
+ * ignored.  Takes effect before the next step, in every state. */
 void engine_cancel(struct engine *e, uint64_t gen_id,
                    enum finish_reason reason);
 
@@ -77,12 +87,16 @@ void engine_park(struct engine *e, uint64_t gen_id, bool parked);
 int engine_events(struct engine *e, struct gen_event *events, int max,
                   int64_t timeout_ns);
 
-/* The step thread: returns after engine_stop().  A void * pair for pthread. */
+/* The step thread, in pthread_create()'s form.  Sleeps while there is nothing
+ * to compute.  Returns NULL after engine_stop(), or the struct err * (the
+ * engine's) of a backend that failed: then the process must end; everything
+ * unfinished got FINISH_ENGINE_LOST. */
 void *engine_run(void *engine);
 
 /* One step with what is queued now.  Returns the number of tokens computed,
  * 0 when there was nothing to do, ERROR when the backend failed (the process
- * must end). */
+ * must end).  After engine_stop() it ends everything with FINISH_SHUTDOWN and
+ * computes nothing. */
 int engine_step(struct engine *e, struct err *err);
 
 /* Any thread.  Everything not finished gets FINISH_SHUTDOWN. */
@@ -95,7 +109,9 @@ struct metrics *engine_metrics(struct engine *e);
  * steps on the step thread, or when idle. */
 void engine_audit(struct engine *e);
 
-/* The state report of SIGUSR2: every sequence, its state, blocks, ages. */
+/* The state report of SIGUSR2: every sequence, its state, blocks, ages, and
+ * the last steps.  Any thread; waits for the bookkeeping of a step, not for
+ * its computation. */
 void engine_report(struct engine *e, struct buf *out);
 
 #endif

@@ -37,6 +37,11 @@ enum finish_reason {
     FINISH_SHUTDOWN
 };
 
+#define FINISH_REASONS  (FINISH_SHUTDOWN + 1)
+
+/* "stop", "client_abort" ...; FINISH_NONE is "none". */
+const char *gen_reason_name(enum finish_reason reason);
+
 struct gen_request {
     uint64_t  gen_id;          /* from engine_next_id(); unique for ever */
     void     *user;            /* handed back in every event */
@@ -63,7 +68,8 @@ struct gen_event {
     int32_t   num_tokens;      /* GEN_TOKENS: 1..GEN_EVENT_TOKENS_MAX;
                                   GEN_FINISHED: 0 */
     int32_t   token_ids[GEN_EVENT_TOKENS_MAX];
-                               /* a sampled stop id IS reported here, as the
+                               /* more than one when the output thread lags
+                                  behind, or by speculation; a sampled stop id IS reported here, as the
                                   last token, followed by GEN_FINISHED */
     enum finish_reason reason; /* GEN_FINISHED */
     int32_t   stop_id;         /* the stop id that ended it, -1: none */

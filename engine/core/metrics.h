@@ -22,7 +22,7 @@ struct metrics;
 struct metrics_options {
     int32_t max_model_len;
     int32_t block_size;
-    int32_t num_blocks;
+    int32_t num_blocks;             /* that can hold tokens */
 };
 
 int metrics_create(struct metrics **out, const struct metrics_options *options,
@@ -45,6 +45,7 @@ void metrics_observe_finish(struct metrics *m, enum finish_reason reason);
 struct metrics_request {
     int64_t prompt_tokens;
     int64_t generation_tokens;      /* of all sequences */
+    int64_t max_generation_tokens;  /* of the longest sequence */
     int64_t max_tokens;             /* asked for, per sequence */
     int32_t n;
     int64_t e2e_ns;                 /* arrival -> last event */

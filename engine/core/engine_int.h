@@ -1,0 +1,71 @@
+/* engine_int.h - the engine's inside, for engine*.c only. */
+#ifndef LLM_CORE_ENGINE_INT_H
+#define LLM_CORE_ENGINE_INT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include "engine/core/engine.h"
+#include "engine/core/gen_table.h"
+#include "engine/core/metrics.h"
+#include "engine/core/trace.h"
+#include "engine/model/batch.h"
+#include "engine/sample/sampler.h"
+#include "engine/sched/sched.h"
+
+#define ENGINE_STEPS_KEPT  32      /* last steps in the report */
+
+struct engine_step_record {
+    uint64_t step;
+    int64_t  begin_ns, step_ns;
+    int32_t  num_prefill_tokens, num_decode_seqs, num_preempted;
+};
+
+struct engine {
+    struct engine_options  options;
+    int32_t                max_seqs;        /* max_num_seqs + max_waiting */
+    struct model          *model;           /* borrowed */
+    struct gen_table      *table;
+    struct sched          *sched;
+    struct sampler        *sampler;
+    struct metrics        *metrics;
+    struct trace          *trace;           /* NULL: off */
+    struct batch           batch;
+    struct gen_change     *changes;         /* [max_seqs] */
+    struct gen_slot      **touched;         /* [max_seqs], with news for the
+                                               output thread */
+    int32_t                num_touched;
+    int32_t               *sampled;         /* [max_num_seqs] by logits row */
+    bool                   stopping;
+    struct err             err;             /* of the backend */
+    _Atomic uint64_t       next_id;
+
+    /* The step thread holds it while it changes scheduler and slots, that is
+     * not while it computes; the report holds it to read them. */
+    pthread_mutex_t        state_lock;
+    uint64_t               num_steps;       /* from here: the step thread's */
+    uint64_t               requests_total;
+    uint64_t               generation_tokens_total;
+    struct engine_step_record  records[ENGINE_STEPS_KEPT];  /* by step number
+                                               modulo its size */
+
+    pthread_mutex_t        stats_lock;
+    struct engine_stats    stats;
+};
+
+void engine_lock_state(struct engine *e);
+void engine_unlock_state(struct engine *e);
+
+/* Refreshes engine_stats(): before a step, which may take seconds, and after
+ * it.  last_step_ns 0: as it was. */
+void engine_publish_stats(struct engine *e, int64_t last_step_ns);
+
+/* The end of a step: counters, histograms, trace line, record. */
+void engine_count(struct engine *e, const struct plan *plan, int64_t begin_ns);
+
+#ifdef LLM_DEBUG
+#define debug_audit(e)  engine_audit(e)
+#else
+#define debug_audit(e)  ((void) 0)
+#endif
+
+#endif

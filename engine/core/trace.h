@@ -1,0 +1,37 @@
+/* trace.h - one JSON line a step: enough to answer "why was my request slow"
+ * without a debugger.
+ *
+ *     {"step":412,"t_ns":81234,"prefill_tokens":512,"decode_seqs":31,
+ *      "running":32,"waiting":4,"parked":0,"free_blocks":902,
+ *      "plan":[[17,"decode",1,1873],[18,"prefill",511,0]],
+ *      "preempted":[16],"finished":[[17,"stop"]],"step_ns":2210000}
+ *
+ * plan entries are [gen_id, kind, tokens to compute, position of the first].
+ * t_ns is the monotonic clock at the begin.  A step in which nothing runs and
+ * nothing ends leaves no line.  The step thread writes; nothing
+ * is allocated after open.  A file that cannot be written any more is
+ * reported once and ends the trace, not the engine. */
+#ifndef LLM_CORE_TRACE_H
+#define LLM_CORE_TRACE_H
+
+#include <stdint.h>
+#include "engine/base/err.h"
+#include "engine/core/gen.h"
+#include "engine/sched/sched.h"
+
+struct trace;
+
+/* Appends to `path`, mode 0600.  max_seqs bounds the length of a line. */
+int trace_open(struct trace **out, const char *path, int32_t max_seqs,
+               struct err *err);
+void trace_close(struct trace *t);                /* NULL is fine */
+
+/* In this order, once a step; `finished` as often as needed in between. */
+void trace_begin(struct trace *t, uint64_t step, int64_t now_ns);
+void trace_plan(struct trace *t, const struct plan *plan,
+                const struct sched_counts *counts);
+void trace_finished(struct trace *t, uint64_t gen_id,
+                    enum finish_reason reason);
+void trace_end(struct trace *t, int64_t step_ns);
+
+#endif
