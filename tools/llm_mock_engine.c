@@ -62,9 +62,7 @@
  * WANT_PROMPT is honoured: PROMPT {prompt_tokens, tokens}, then GO decides.
  * Without a body ("GET"): /v1/models, /health, /ping, /version, /metrics. */
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -77,20 +75,13 @@
 #include "engine/server/outbox.h"
 #include "engine/server/transport.h"
 #include "engine/supervise.h"
+#include "tools/mock_cli.h"
 #include "tools/mock_plan.h"
 #include "tools/mock_reply.h"
 #include "wire/llm_route.h"
 
 #define CALLS_MAX         262144
 #define REPLY_BYTES_MAX   (256u << 20)
-#define FAIL_FILE_BYTES   32
-
-struct cli {
-    const char *socket, *fail_file, *handshake;
-    int64_t  start_delay_ms, exit_after_ms, exit_code, fail_start;
-    int64_t  shutdown_timeout_s, max_body_bytes, cq_bytes, full_ms, burst;
-    bool     no_heartbeat, ignore_term;
-};
 
 /* One request that lives longer than its SUBMIT. */
 struct call {
@@ -104,7 +95,7 @@ struct call {
 };
 
 struct mock {
-    struct cli         cli;
+    struct mock_cli    cli;
     struct transport  *transport;
     struct call      **heap;       /* by due_ns; [num_timed] */
     int32_t  num_timed, num_calls, num_step_hangs;
@@ -794,113 +785,6 @@ on_signal(int signo)
     stop_requested = 1;
 }
 
-static bool
-read_number(int64_t *out, const char *text)
-{
-    char  *end;
-
-    errno = 0;
-    *out = strtoll(text, &end, 10);
-    return errno == 0 && *text != '\0' && *end == '\0' && *out >= 0;
-}
-
-struct cli_option {
-    const char  *name;
-    const char **text;
-    int64_t     *number;
-    bool        *flag;
-};
-
-/* --name value, --name=value; unknown ones are skipped with their value. */
-static int
-parse_cli(struct cli *cli, int argc, char **argv)
-{
-    const char  *level = NULL;
-    const struct cli_option  table[] = {
-        { "socket", &cli->socket, NULL, NULL },
-        { "fail-file", &cli->fail_file, NULL, NULL },
-        { "handshake", &cli->handshake, NULL, NULL },
-        { "log-level", &level, NULL, NULL },
-        { "start-delay", NULL, &cli->start_delay_ms, NULL },
-        { "exit-after", NULL, &cli->exit_after_ms, NULL },
-        { "exit-code", NULL, &cli->exit_code, NULL },
-        { "fail-start", NULL, &cli->fail_start, NULL },
-        { "shutdown-timeout", NULL, &cli->shutdown_timeout_s, NULL },
-        { "max-body-bytes", NULL, &cli->max_body_bytes, NULL },
-        { "cq-bytes", NULL, &cli->cq_bytes, NULL },
-        { "full-ms", NULL, &cli->full_ms, NULL },
-        { "burst", NULL, &cli->burst, NULL },
-        { "no-heartbeat", NULL, NULL, &cli->no_heartbeat },
-        { "ignore-term", NULL, NULL, &cli->ignore_term },
-    };
-
-    for (int i = 1; i < argc; i++) {
-        const struct cli_option  *o = NULL;
-        const char  *name = argv[i], *value = NULL;
-        size_t       len;
-
-        if (strncmp(name, "--", 2) != 0) {
-            continue;
-        }
-        name += 2;
-        len = strcspn(name, "=");
-        for (size_t k = 0; k < sizeof table / sizeof table[0]; k++) {
-            if (strlen(table[k].name) == len
-                && memcmp(table[k].name, name, len) == 0)
-            {
-                o = &table[k];
-            }
-        }
-        if (name[len] == '=') {
-            value = name + len + 1;
-        } else if (i + 1 < argc && strncmp(argv[i + 1], "--", 2) != 0
-                   && (o == NULL || o->flag == NULL))
-        {
-            value = argv[++i];
-        }
-        if (o != NULL && o->flag != NULL) {
-            *o->flag = true;
-        } else if (o != NULL && (value == NULL || (o->number != NULL
-                                 && !read_number(o->number, value))))
-        {
-            (void) fprintf(stderr, "--%s: bad value\n", o->name);
-            return ERROR;
-        } else if (o != NULL && o->text != NULL) {
-            *o->text = value;
-        }
-    }
-    if (level != NULL && log_level_parse(level) >= 0) {
-        log_level = (enum log_level) log_level_parse(level);
-    }
-    return OK;
-}
-
-/* true: this is one of the starts that shall fail. */
-static bool
-shall_fail(const struct cli *cli)
-{
-    char     text[FAIL_FILE_BYTES] = "";
-    int64_t  count = 0;
-    FILE    *f;
-
-    if (cli->fail_start == 0 || cli->fail_file == NULL) {
-        return cli->fail_start != 0;
-    }
-    f = fopen(cli->fail_file, "r");
-    if (f != NULL) {
-        if (fgets(text, sizeof text, f) != NULL) {
-            count = strtoll(text, NULL, 10);
-        }
-        (void) fclose(f);
-    }
-    f = fopen(cli->fail_file, "w");
-    if (f != NULL) {
-        (void) fprintf(f, "%lld\n", (long long) count + 1);
-        (void) fclose(f);
-    }
-    return count < cli->fail_start;
-}
-
 static int
 create_transport(struct mock *m, int listen_fd, struct err *err)
 {
@@ -987,7 +871,7 @@ run(struct mock *m)
 }
 
 static void
-set_signals(const struct cli *cli)
+set_signals(const struct mock_cli *cli)
 {
     struct sigaction  sa = { .sa_handler = cli->ignore_term ? SIG_IGN
                                                             : on_signal };
@@ -1001,10 +885,7 @@ set_signals(const struct cli *cli)
 int
 main(int argc, char **argv, char **envp)
 {
-    struct mock        m = { .cli = {
-        .exit_code = 3, .shutdown_timeout_s = 30, .max_body_bytes = 16 << 20,
-        .cq_bytes = 1 << 20, .full_ms = 5000, .burst = 1,
-    } };
+    struct mock        m = { .draining = false };
     struct listen_env  env;
     struct listen      listening;
     struct err         err = { 0 };
@@ -1013,10 +894,10 @@ main(int argc, char **argv, char **envp)
     if (supervise_wanted(argc, argv)) {
         return supervise_main(argc, argv);
     }
-    if (parse_cli(&m.cli, argc, argv) != OK) {
+    if (mock_cli_read(&m.cli, argc, argv) != OK) {
         return 78;
     }
-    if (shall_fail(&m.cli)) {
+    if (mock_cli_shall_fail(&m.cli)) {
         return (int) m.cli.exit_code;
     }
     m.start_ns = clock_now_ns();

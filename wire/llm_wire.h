@@ -28,7 +28,9 @@
  * reason; the caller closes the session.  An id that is merely unknown or old
  * is no violation: late records and late cancels are normal and are dropped.
  *
- * A dead peer is a new session with a new epoch, never a repair. */
+ * A dead peer is a new session with a new epoch, never a repair.  What it
+ * published before it died still counts: a worker that sees EOF first empties
+ * the CQ, then fails what has no END. */
 #ifndef LLM_WIRE_H
 #define LLM_WIRE_H
 
