@@ -7,6 +7,7 @@
 #include "engine/backend/cpu/cpu_backend_internal.h"
 #include "engine/base/check.h"
 
+#include <cpuid.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,14 @@
 #define CPU_HUGE_BYTES  ((size_t) 2 << 20)
 
 /* ---- instruction sets ---------------------------------------------------- */
+
+/* clang 14's __builtin_cpu_supports() does not know this one. */
+static bool
+cpu_has_f16c(void)
+{
+    unsigned  eax, ebx, ecx = 0, edx;
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
 
 static bool
 isa_is_supported(enum cpu_isa isa)
@@ -29,7 +38,7 @@ isa_is_supported(enum cpu_isa isa)
                && __builtin_cpu_supports("avx512vl");
     case CPU_ISA_AVX2:
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")
-               && __builtin_cpu_supports("f16c");
+               && cpu_has_f16c();
     case CPU_ISA_PLAIN:
     case CPU_ISA_AUTO:
         break;
