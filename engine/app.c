@@ -95,7 +95,7 @@ app_open_model(struct app *app, struct err *err)
 {
     const struct engine_cli    *cli = app->cli;
     struct backend_cpu_options  cpu = { .num_threads = (int) cli->threads };
-    int64_t                     num_blocks, max_model_len;
+    int64_t                     num_blocks = 0, max_model_len = 0;
 
     app->config = calloc(1, sizeof *app->config);
     if (app->config == NULL) {

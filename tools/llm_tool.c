@@ -37,7 +37,7 @@ struct tool {
 typedef int tool_line(struct tool *t, const struct json *in, struct err *err);
 
 static const struct json_limits  tool_limits = {
-    .depth_max = 512, .values_max = 1u << 24, .key_bytes_max = 1u << 20,
+    .depth_max = 256, .values_max = 1u << 24, .key_bytes_max = 1u << 20,
     .number_bytes_max = 4096, .allow_duplicate_keys = true
 };
 
@@ -216,7 +216,7 @@ tool_inspect(const char *dir, double memory_bytes)
     (void) printf("KV cache a token        %.0f bytes (%s)\n", kv, text);
     double  left = memory_bytes - weights;
     tool_human_bytes(memory_bytes, more, sizeof more);
-    (void) printf("tokens that fit %s    %.0f\n", more,
+    (void) printf("tokens that fit %s  %.0f\n", more,
                   left > 0 && kv > 0 ? left / kv : 0);
     free(cfg);
     return 0;
