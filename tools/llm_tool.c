@@ -38,7 +38,7 @@ typedef int tool_line(struct tool *t, const struct json *in, struct err *err);
 
 static const struct json_limits  tool_limits = {
     .depth_max = 256, .values_max = 1u << 24, .key_bytes_max = 1u << 20,
-    .number_bytes_max = 4096, .allow_duplicate_keys = true
+    .number_bytes_max = 300, .allow_duplicate_keys = true
 };
 
 static bool
