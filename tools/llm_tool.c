@@ -36,9 +36,11 @@ struct tool {
 
 typedef int tool_line(struct tool *t, const struct json *in, struct err *err);
 
+/* The operator's own lines: longer and deeper than a client's. */
 static const struct json_limits  tool_limits = {
-    .depth_max = 256, .values_max = 1u << 24, .key_bytes_max = 1u << 20,
-    .number_bytes_max = 300, .allow_duplicate_keys = true
+    .depth_max = 256, .values_max = 1u << 24, .members_max = 1u << 20,
+    .key_bytes_max = 1u << 20, .number_bytes_max = 300,
+    .allow_duplicate_keys = true
 };
 
 static bool

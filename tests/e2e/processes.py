@@ -17,6 +17,15 @@ def all_pids():
     return [int(p) for p in os.listdir("/proc") if p.isdigit()]
 
 
+def runs(pid):
+    """True unless the process is gone or a zombie its new parent has to reap."""
+    try:
+        text = pathlib.Path(f"/proc/{pid}/stat").read_text()
+        return text.rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def children(pid):
     return [p for p in all_pids() if _stat(p)[0] == pid]
 
@@ -49,6 +58,9 @@ class Processes:
 
     def supervisors(self):
         return self._engines(True)
+
+    def describe(self, pid):
+        return _stat(pid)
 
     def num_fds(self, pid):
         return len(os.listdir(f"/proc/{pid}/fd"))
