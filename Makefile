@@ -22,6 +22,12 @@ LDFLAGS   += -pthread $(filter -fsanitize% --coverage,$(CFLAGS_$(CONFIG)))
 
 -include engine/backend/cpu/flags.mk
 
+# V=1 shows the commands.
+ifneq ($(V),1)
+Q := @
+say = @echo "  $(1)"
+endif
+
 # Layers in dependency order; each becomes one archive.  tools/layers.txt is
 # the rule, this is only the link order.
 LAYERS    := wire engine/base engine/text engine/grammar engine/backend \
@@ -56,13 +62,14 @@ all: engine tools
 # ---- archives -------------------------------------------------------------
 $(B)/obj/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(CFLAGS_$<) -c $< -o $@
+	$(call say,CC $<)
+	$(Q)$(CC) $(CFLAGS) $(CFLAGS_$<) -c $< -o $@
 
 define layer_rule
 $(call layer_lib,$(1)): $(patsubst %.c,$(B)/obj/%.o,$(call layer_src,$(1)))
 	@mkdir -p $$(@D)
 	@rm -f $$@
-	ar rcs $$@ $$^
+	$(Q)ar rcs $$@ $$^
 endef
 $(foreach l,$(LAYERS),$(eval $(call layer_rule,$(l))))
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
@@ -74,9 +81,11 @@ tools:  $(B)/nginx-llm-tool
 
 ENGINE_MAIN := $(wildcard engine/*.c)
 $(B)/nginx-llm-engine: $(patsubst %.c,$(B)/obj/%.o,$(ENGINE_MAIN)) $(call libs_of,$(DEPS_engine))
-	$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
 $(B)/nginx-llm-%: $(B)/obj/tools/llm_%.o $(call libs_of,$(DEPS_engine))
-	$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
 .SECONDARY:
 
 # ---- the nginx module -------------------------------------------------------

@@ -17,7 +17,8 @@ EXTRA_tests/unit/server/test_session.c   := tests/lib/wire_client.c tests/lib/fa
 define unit_rule
 $(patsubst %.c,$(B)/%,$(1)): $(1) $(EXTRA_$(1)) $(call libs_of,$(DEPS_$(call unit_layer,$(1))))
 	@mkdir -p $$(@D)
-	$$(CC) $$(CFLAGS) -Wno-missing-prototypes $$(LDFLAGS) $$(filter-out %.h,$$^) $$(LIBS) -lcmocka -o $$@
+	$$(call say,LD $$@)
+	$$(Q)$$(CC) $$(CFLAGS) -Wno-missing-prototypes $$(LDFLAGS) $$(filter-out %.h,$$^) $$(LIBS) -lcmocka -o $$@
 endef
 $(foreach t,$(UNIT_SRC),$(eval $(call unit_rule,$(t))))
 -include $(wildcard $(addsuffix .d,$(UNIT_BIN)))
