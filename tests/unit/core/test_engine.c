@@ -1,0 +1,590 @@
+/* test_engine.c - the life of a request through the engine, step by step and
+ * with real threads, on a forward pass that notices bookkeeping mistakes. */
+#include <pthread.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include "engine/base/check.h"
+#include "engine/base/clock.h"
+#include "engine/base/hash.h"
+#include "engine/base/log.h"
+#include "engine/core/engine.h"
+#include "tests/sim/fake_model.h"
+
+#define TOKENS_MAX  128
+
+struct fixture {
+    struct model   *model;
+    struct engine  *e;
+};
+
+struct request {
+    struct gen_request  gen;
+    int32_t             token_ids[TOKENS_MAX];
+    int32_t             num_events;
+    enum finish_reason  reason;
+};
+
+static void
+fixture_create(struct fixture *f, int num_blocks, const char *trace_path)
+{
+    struct err             err = { 0 };
+    struct fake_options    m = { .max_num_seqs = 4, .block_size = 4,
+                                 .max_num_batched_tokens = 16,
+                                 .max_model_len = 100,
+                                 .num_blocks = num_blocks };
+    struct engine_options  o = {
+        .max_num_seqs = 4, .max_num_batched_tokens = 16, .max_model_len = 100,
+        .max_waiting = 4, .enable_chunked_prefill = true,
+        .trace_path = trace_path
+    };
+
+    f->model = fake_model_create(&m);
+    if (engine_create(&f->e, &o, f->model, &err) != OK) {
+        fail_msg("%s", err.message);
+    }
+}
+
+static void
+fixture_destroy(struct fixture *f)
+{
+    engine_destroy(f->e);
+    fake_model_destroy(f->model);
+}
+
+static struct request *
+make_request(struct engine *e, int32_t num_prompt_tokens, int32_t max_tokens)
+{
+    struct request  *r = calloc(1, sizeof *r);
+
+    check(r != NULL);
+    r->gen = (struct gen_request) {
+        .gen_id = engine_next_id(e), .user = r, .token_ids = r->token_ids,
+        .num_prompt_tokens = num_prompt_tokens, .token_cap = TOKENS_MAX,
+        .max_tokens = max_tokens
+    };
+    for (int32_t i = 0; i < num_prompt_tokens; i++) {
+        r->token_ids[i] = (int32_t) ((r->gen.gen_id * 31 + (uint64_t) i * 7)
+                                     % FAKE_NAN_ID);
+    }
+    return r;
+}
+
+static void
+on_event(const struct gen_event *ev)
+{
+    struct request  *r = ev->user;
+
+    check_eq(r->reason, FINISH_NONE);
+    r->num_events += ev->num_tokens;
+    if (ev->type == GEN_FINISHED) {
+        r->reason = ev->reason;
+    }
+}
+
+static void
+pop_events(struct engine *e)
+{
+    struct gen_event  events[16];
+    int               num;
+
+    while ((num = engine_events(e, events, 16, 0)) > 0) {
+        for (int i = 0; i < num; i++) {
+            on_event(&events[i]);
+        }
+    }
+}
+
+static void
+submit(struct fixture *f, struct request *r)
+{
+    assert_int_equal(engine_submit(f->e, &r->gen, 1, NULL), OK);
+}
+
+static int
+step(struct fixture *f)
+{
+    int  num_tokens = engine_step(f->e, NULL);
+
+    engine_audit(f->e);
+    pop_events(f->e);
+    return num_tokens;
+}
+
+/* The outcome equals that of the request alone. */
+static void
+assert_complete(const struct request *r)
+{
+    int32_t             expected[TOKENS_MAX];
+    enum finish_reason  reason;
+    int32_t             num = fake_model_expect(&r->gen, expected, &reason);
+
+    assert_int_equal(r->reason, reason);
+    assert_int_equal(r->num_events, num);
+    assert_memory_equal(r->token_ids + r->gen.num_prompt_tokens, expected,
+                        (size_t) num * sizeof *expected);
+}
+
+static void
+a_request_lives_from_prompt_chunks_to_its_length(void **state)
+{
+    (void) state;
+    struct fixture  f;
+
+    fixture_create(&f, 100, NULL);
+    struct request  *r = make_request(f.e, 20, 3);
+    submit(&f, r);
+    assert_int_equal(step(&f), 16);
+    assert_int_equal(r->num_events, 0);
+    assert_int_equal(step(&f), 4);
+    assert_int_equal(r->num_events, 1);
+    assert_int_equal(step(&f), 1);
+    assert_int_equal(step(&f), 1);
+    assert_int_equal(r->reason, FINISH_LENGTH);
+    assert_complete(r);
+    assert_int_equal(step(&f), 0);
+    free(r);
+    fixture_destroy(&f);
+}
+
+static void
+stop_ids_end_a_request_and_min_tokens_hold_them_back(void **state)
+{
+    (void) state;
+    struct fixture  f;
+
+    fixture_create(&f, 100, NULL);
+    struct request  *plain = make_request(f.e, 5, 30);
+    submit(&f, plain);
+    while (plain->reason == FINISH_NONE) {
+        (void) step(&f);
+    }
+    int32_t          third = plain->token_ids[7];
+    struct request  *stopped = make_request(f.e, 5, 30);
+    struct request  *held = make_request(f.e, 5, 30);
+    memcpy(stopped->token_ids, plain->token_ids, 5 * sizeof(int32_t));
+    memcpy(held->token_ids, plain->token_ids, 5 * sizeof(int32_t));
+    stopped->gen.stop_ids[0] = held->gen.stop_ids[0] = third;
+    stopped->gen.num_stop_ids = held->gen.num_stop_ids = 1;
+    held->gen.min_tokens = 3;
+    submit(&f, stopped);
+    submit(&f, held);
+    while (stopped->reason == FINISH_NONE || held->reason == FINISH_NONE) {
+        (void) step(&f);
+    }
+    assert_int_equal(stopped->reason, FINISH_STOP);
+    assert_true(stopped->num_events <= 3);
+    assert_true(held->num_events > 3);
+    assert_true(held->token_ids[7] != third);
+    assert_complete(stopped);
+    assert_complete(held);
+    free(plain);
+    free(stopped);
+    free(held);
+    fixture_destroy(&f);
+}
+
+static void
+a_cancel_is_honoured_in_every_state(void **state)
+{
+    (void) state;
+    struct fixture       f;
+    struct request      *r[6];
+    struct engine_stats  stats;
+
+    fixture_create(&f, 100, NULL);
+    for (int i = 0; i < 6; i++) {
+        r[i] = make_request(f.e, i == 1 ? 60 : 4, 30);
+        submit(&f, r[i]);
+    }
+    engine_cancel(f.e, r[5]->gen.gen_id, FINISH_CLIENT_ABORT);  /* not taken */
+    assert_true(step(&f) > 0);
+    assert_int_equal(r[5]->reason, FINISH_CLIENT_ABORT);
+    engine_park(f.e, r[2]->gen.gen_id, true);
+    (void) step(&f);
+    assert_int_equal(r[0]->reason, FINISH_NONE);
+    engine_cancel(f.e, r[0]->gen.gen_id, FINISH_CLIENT_ABORT);  /* decode */
+    engine_cancel(f.e, r[1]->gen.gen_id, FINISH_SLOW_READER);   /* prefill */
+    engine_cancel(f.e, r[2]->gen.gen_id, FINISH_SLOW_READER);   /* parked */
+    engine_cancel(f.e, r[4]->gen.gen_id, FINISH_STOP);
+    engine_cancel(f.e, 123456, FINISH_STOP);                    /* nobody */
+    (void) step(&f);
+    assert_int_equal(r[0]->reason, FINISH_CLIENT_ABORT);
+    assert_int_equal(r[1]->reason, FINISH_SLOW_READER);
+    assert_int_equal(r[2]->reason, FINISH_SLOW_READER);
+    assert_int_equal(r[4]->reason, FINISH_STOP);
+    while (r[3]->reason == FINISH_NONE) {
+        assert_true(step(&f) > 0);
+    }
+    assert_complete(r[3]);
+    (void) step(&f);
+    engine_stats(f.e, &stats);
+    assert_int_equal(stats.kv_blocks_used, 0);
+    engine_cancel(f.e, r[3]->gen.gen_id, FINISH_STOP);          /* late */
+    assert_int_equal(step(&f), 0);
+    for (int i = 0; i < 6; i++) {
+        free(r[i]);
+    }
+    fixture_destroy(&f);
+}
+
+static void
+deadlines_end_waiting_and_running_requests(void **state)
+{
+    (void) state;
+    struct fixture  f;
+
+    fixture_create(&f, 100, NULL);
+    struct request  *late = make_request(f.e, 4, 30);
+    struct request  *later = make_request(f.e, 4, 90);
+    struct request  *never = make_request(f.e, 4, 3);
+    late->gen.deadline_ns = clock_now_ns() - 1;
+    later->gen.deadline_ns = clock_now_ns() + 30 * NS_PER_MS;
+    submit(&f, late);
+    submit(&f, later);
+    submit(&f, never);
+    (void) step(&f);
+    assert_int_equal(late->reason, FINISH_DEADLINE);
+    assert_int_equal(late->num_events, 0);
+    assert_int_equal(later->num_events, 1);
+    engine_park(f.e, later->gen.gen_id, true);
+    while (clock_now_ns() < later->gen.deadline_ns) {
+        (void) step(&f);
+    }
+    (void) step(&f);
+    assert_int_equal(later->reason, FINISH_DEADLINE);
+    assert_complete(never);
+    free(late);
+    free(later);
+    free(never);
+    fixture_destroy(&f);
+}
+
+static void
+a_numeric_error_ends_that_request_only(void **state)
+{
+    (void) state;
+    struct fixture  f;
+
+    fixture_create(&f, 100, NULL);
+    struct request  *bad = make_request(f.e, 4, 5);
+    struct request  *good = make_request(f.e, 4, 5);
+    bad->token_ids[2] = FAKE_NAN_ID;
+    submit(&f, bad);
+    submit(&f, good);
+    for (int i = 0; i < 5; i++) {
+        (void) step(&f);
+    }
+    assert_int_equal(bad->reason, FINISH_NUMERIC_ERROR);
+    assert_int_equal(bad->num_events, 0);
+    assert_complete(good);
+    free(bad);
+    free(good);
+    fixture_destroy(&f);
+}
+
+static void
+what_cannot_be_served_is_refused_at_submit(void **state)
+{
+    (void) state;
+    struct fixture       f;
+    struct err           err;
+    struct gen_request   many[9];
+
+    fixture_create(&f, 9, NULL);       /* 32 tokens of KV */
+    struct request  *r = make_request(f.e, 30, 4);
+    assert_int_equal(engine_submit(f.e, &r->gen, 1, &err), ERROR);
+    assert_int_equal(err.http_status, 400);
+    assert_non_null(strstr(err.message, "KV cache of 32 tokens"));
+    r->gen.max_tokens = 3;             /* the last is never computed */
+    r->token_ids[4] = FAKE_VOCAB;
+    assert_int_equal(engine_submit(f.e, &r->gen, 1, &err), ERROR);
+    assert_non_null(strstr(err.message, "token id 97"));
+    r->token_ids[4] = 0;
+    assert_int_equal(engine_submit(f.e, &r->gen, 1, &err), OK);
+    for (int i = 0; i < 8; i++) {      /* 4 + 4 places, one is taken */
+        many[i] = r->gen;
+        many[i].gen_id = engine_next_id(f.e);
+    }
+    assert_int_equal(engine_submit(f.e, many, 8, &err), AGAIN);
+    assert_int_equal(err.http_status, 503);
+    engine_stop(f.e);
+    (void) step(&f);
+    assert_int_equal(r->reason, FINISH_SHUTDOWN);
+    free(r);
+    fixture_destroy(&f);
+}
+
+static void
+a_lost_backend_ends_everything_and_says_why(void **state)
+{
+    (void) state;
+    struct fixture    f;
+    struct gen_event  ev;
+
+    fixture_create(&f, 100, NULL);
+    struct request  *r = make_request(f.e, 4, 30);
+    submit(&f, r);
+    fake_model_lose(f.model);
+    struct err  *err = engine_run(f.e);
+    assert_non_null(err);
+    assert_string_equal(err->message, "the device is lost");
+    assert_int_equal(engine_events(f.e, &ev, 1, -1), 1);
+    assert_int_equal(ev.reason, FINISH_ENGINE_LOST);
+    assert_int_equal(engine_events(f.e, &ev, 1, -1), ERROR);
+    assert_int_equal(engine_submit(f.e, &r->gen, 1, NULL), ERROR);
+    free(r);
+    fixture_destroy(&f);
+}
+
+static void
+options_beyond_the_model_are_refused(void **state)
+{
+    (void) state;
+    struct fixture         f;
+    struct engine         *e;
+    struct err             err;
+    struct engine_options  o = {
+        .max_num_seqs = 5, .max_num_batched_tokens = 16, .max_model_len = 100,
+        .enable_chunked_prefill = true
+    };
+
+    fixture_create(&f, 100, NULL);
+    assert_int_equal(engine_create(&e, &o, f.model, &err), ERROR);
+    assert_null(e);
+    o.max_num_seqs = 4;
+    o.trace_path = "/nonexistent/trace";
+    assert_int_equal(engine_create(&e, &o, f.model, &err), ERROR);
+    assert_non_null(strstr(err.message, "/nonexistent/trace"));
+    fixture_destroy(&f);
+}
+
+static void
+the_trace_has_one_line_a_step_and_the_report_every_sequence(void **state)
+{
+    (void) state;
+    struct fixture  f;
+    char            path[] = "/tmp/test_engine_trace.XXXXXX";
+    char            text[4096];
+    struct buf      report;
+    int             fd = mkstemp(path);
+
+    assert_true(fd >= 0);
+    fixture_create(&f, 100, path);
+    struct request  *a = make_request(f.e, 20, 2), *b = make_request(f.e, 3, 9);
+    submit(&f, a);
+    submit(&f, b);
+    for (int i = 0; i < 3; i++) {
+        (void) step(&f);
+    }
+    (void) step(&f);
+    engine_cancel(f.e, b->gen.gen_id, FINISH_CLIENT_ABORT);
+    buf_init(&report, 1 << 16);
+    engine_report(f.e, &report);
+    buf_append_c(&report, '\0');
+    assert_non_null(strstr(report.data, "running=1 "));
+    assert_non_null(strstr(report.data, "seq 2 decode prompt=3 output=3/9"));
+    assert_non_null(strstr(report.data, "step 0 prefill_tokens=16"));
+    buf_destroy(&report);
+    (void) step(&f);
+    assert_int_equal(step(&f), 0);         /* idle: no line */
+
+    ssize_t  len = read(fd, text, sizeof text - 1);
+    assert_true(len > 0);
+    text[len] = '\0';
+    int  num_lines = 0;
+    for (char *c = text; *c != '\0'; c++) {
+        num_lines += *c == '\n';
+    }
+    assert_int_equal(num_lines, 5);
+    assert_non_null(strstr(text, "\"plan\":[[1,\"prefill\",16,0]],\"preempted\""
+                                 ":[],\"finished\":[]"));
+    assert_non_null(strstr(text, "[1,\"prefill\",4,16],[2,\"prefill\",3,0]"));
+    assert_non_null(strstr(text, "\"finished\":[[1,\"length\"]]"));
+    assert_non_null(strstr(text, "\"plan\":[],\"preempted\":[],\"finished\":"
+                                 "[[2,\"client_abort\"]]"));
+    (void) close(fd);
+    (void) unlink(path);
+    free(a);
+    free(b);
+    fixture_destroy(&f);
+}
+
+/* ---- with threads ---- */
+
+static int64_t
+thread_cpu_ns(pthread_t thread)
+{
+    clockid_t        clock;
+    struct timespec  t;
+
+    assert_int_equal(pthread_getcpuclockid(thread, &clock), 0);
+    assert_int_equal(clock_gettime(clock, &t), 0);
+    return t.tv_sec * NS_PER_S + t.tv_nsec;
+}
+
+static void
+an_idle_engine_sleeps_and_wakes_for_a_parked_deadline(void **state)
+{
+    (void) state;
+    struct fixture     f;
+    struct gen_event   ev;
+    pthread_t          thread;
+    struct timespec    pause = { 0, 100000000 };
+
+    fixture_create(&f, 100, NULL);
+    struct request  *r = make_request(f.e, 4, 30);
+    r->gen.deadline_ns = clock_now_ns() + 200 * NS_PER_MS;
+    submit(&f, r);
+    engine_park(f.e, r->gen.gen_id, true);
+    assert_int_equal(pthread_create(&thread, NULL, engine_run, f.e), 0);
+    int64_t  cpu_ns = thread_cpu_ns(thread);
+    (void) nanosleep(&pause, NULL);
+    cpu_ns = thread_cpu_ns(thread) - cpu_ns;
+    assert_true(cpu_ns < 10 * NS_PER_MS);
+    assert_int_equal(engine_events(f.e, &ev, 1, 5 * NS_PER_S), 1);
+    assert_int_equal(ev.type, GEN_FINISHED);
+    assert_int_equal(ev.reason, FINISH_DEADLINE);
+    engine_stop(f.e);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    free(r);
+    fixture_destroy(&f);
+}
+
+#define SUBMITTERS     3
+#define PER_SUBMITTER  150
+
+struct crowd {
+    struct fixture   f;
+    struct request  *requests[SUBMITTERS][PER_SUBMITTER];
+    int              num_ended;
+};
+
+struct submitter {
+    struct crowd *crowd;
+    int           idx;
+};
+
+static void *
+submitter_run(void *data)
+{
+    struct submitter  *me = data;
+    struct engine     *e = me->crowd->f.e;
+
+    for (int i = 0; i < PER_SUBMITTER; i++) {
+        struct request  *r = me->crowd->requests[me->idx][i];
+        uint64_t         luck = hash_mix64(r->gen.gen_id * 17) % 8;
+        while (engine_submit(e, &r->gen, 1, NULL) == AGAIN) {
+            (void) sched_yield();
+        }
+        if (luck < 2) {
+            engine_park(e, r->gen.gen_id, true);
+            engine_park(e, r->gen.gen_id, false);
+        } else if (luck == 2) {
+            engine_cancel(e, r->gen.gen_id, FINISH_CLIENT_ABORT);
+        }
+    }
+    return NULL;
+}
+
+static void *
+output_run(void *data)
+{
+    struct crowd      *crowd = data;
+    struct gen_event   events[7];
+    int                num;
+
+    while ((num = engine_events(crowd->f.e, events, 7, -1)) >= 0) {
+        for (int i = 0; i < num; i++) {
+            on_event(&events[i]);
+            crowd->num_ended += events[i].type == GEN_FINISHED;
+        }
+    }
+    return NULL;
+}
+
+static void
+threads_submit_cancel_and_read_at_once(void **state)
+{
+    (void) state;
+    static struct crowd  crowd;
+    struct submitter     submitters[SUBMITTERS];
+    pthread_t            step_thread, output_thread, threads[SUBMITTERS];
+    struct engine_stats  stats;
+    struct buf           report;
+
+    fixture_create(&crowd.f, 20, NULL);
+    buf_init(&report, 1 << 20);
+    for (int i = 0; i < SUBMITTERS; i++) {
+        for (int k = 0; k < PER_SUBMITTER; k++) {
+            crowd.requests[i][k] = make_request(crowd.f.e, 1 + k % 30,
+                                                1 + k % 13);
+        }
+    }
+    assert_int_equal(pthread_create(&step_thread, NULL, engine_run,
+                                    crowd.f.e), 0);
+    assert_int_equal(pthread_create(&output_thread, NULL, output_run, &crowd),
+                     0);
+    for (int i = 0; i < SUBMITTERS; i++) {
+        submitters[i] = (struct submitter) { &crowd, i };
+        assert_int_equal(pthread_create(&threads[i], NULL, submitter_run,
+                                        &submitters[i]), 0);
+    }
+    for (int i = 0; i < 50; i++) {             /* looked at from outside */
+        buf_reset(&report);
+        engine_report(crowd.f.e, &report);
+        engine_stats(crowd.f.e, &stats);
+        assert_true(stats.kv_blocks_used <= stats.kv_blocks_total);
+    }
+    for (int i = 0; i < SUBMITTERS; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    }
+    do {
+        engine_stats(crowd.f.e, &stats);
+    } while (stats.requests_total < SUBMITTERS * PER_SUBMITTER
+             || stats.num_running + stats.num_waiting + stats.num_parked > 0);
+    engine_stop(crowd.f.e);
+    assert_int_equal(pthread_join(step_thread, NULL), 0);
+    assert_int_equal(pthread_join(output_thread, NULL), 0);
+    assert_int_equal(crowd.num_ended, SUBMITTERS * PER_SUBMITTER);
+    for (int i = 0; i < SUBMITTERS; i++) {
+        for (int k = 0; k < PER_SUBMITTER; k++) {
+            struct request  *r = crowd.requests[i][k];
+            if (r->reason != FINISH_CLIENT_ABORT) {
+                assert_complete(r);
+            }
+            free(r);
+        }
+    }
+    buf_destroy(&report);
+    fixture_destroy(&crowd.f);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_request_lives_from_prompt_chunks_to_its_length),
+        cmocka_unit_test(stop_ids_end_a_request_and_min_tokens_hold_them_back),
+        cmocka_unit_test(a_cancel_is_honoured_in_every_state),
+        cmocka_unit_test(deadlines_end_waiting_and_running_requests),
+        cmocka_unit_test(a_numeric_error_ends_that_request_only),
+        cmocka_unit_test(what_cannot_be_served_is_refused_at_submit),
+        cmocka_unit_test(a_lost_backend_ends_everything_and_says_why),
+        cmocka_unit_test(options_beyond_the_model_are_refused),
+        cmocka_unit_test(
+            the_trace_has_one_line_a_step_and_the_report_every_sequence),
+        cmocka_unit_test(an_idle_engine_sleeps_and_wakes_for_a_parked_deadline),
+        cmocka_unit_test(threads_submit_cancel_and_read_at_once),
+    };
+    log_level = LOG_ALERT;
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
