@@ -8,6 +8,7 @@
 #include <string.h>
 #include "engine/base/hash.h"
 #include "engine/base/utf8.h"
+#include "engine/text/byte_map.h"
 #include "engine/text/unicode.h"
 
 #define NO_RANK          UINT32_MAX
@@ -36,35 +37,41 @@ struct bpe_scratch {
     uint64_t          *heap;         /* [heap_cap] rank << 32 | index */
     size_t             heap_len;
     size_t             heap_cap;
+    struct buf         spelled;      /* a word in the vocabulary's characters */
 };
 
+static struct bpe_pair *
+pairs_create(uint32_t slots)
+{
+    struct bpe_pair  *pairs = malloc(slots * sizeof *pairs);
+
+    for (uint32_t i = 0; pairs != NULL && i < slots; i++) {
+        pairs[i].key = UINT64_MAX;
+    }
+    return pairs;
+}
+
 bool
-bpe_init(struct bpe *b, const struct vocab *vocab, uint32_t num_merges)
+bpe_init(struct bpe *b, const struct vocab *vocab)
 {
     uint32_t  slots = 64;
 
     *b = (struct bpe) { .vocab = vocab, .unk_id = -1 };
-    while (slots < (uint64_t) num_merges * 2) {
+    /* Most files have a merge or two per token. */
+    while (slots < vocab->num_entries * 2) {
         slots *= 2;
     }
-    b->pairs = malloc(slots * sizeof *b->pairs);
-    if (b->pairs == NULL) {
-        return false;
-    }
-    for (uint32_t i = 0; i < slots; i++) {
-        b->pairs[i].key = UINT64_MAX;
-    }
+    b->pairs = pairs_create(slots);
     b->pair_mask = slots - 1;
     for (int i = 0; i < 256; i++) {
         b->byte_ids[i] = -1;
     }
-    return true;
+    return b->pairs != NULL;
 }
 
 void
 bpe_destroy(struct bpe *b)
 {
-    vocab_destroy(&b->words);
     free(b->pairs);
     free(b->char_first);
     free(b->char_ids);
@@ -99,17 +106,51 @@ pair_find(const struct bpe *b, int32_t left, int32_t right)
     }
 }
 
-void
-bpe_add_pair(struct bpe *b, int32_t left, int32_t right, uint32_t rank,
-             int32_t new_id)
+static void
+pair_put(struct bpe *b, const struct bpe_pair *pair)
 {
-    uint64_t  key = pair_key(left, right);
-    uint32_t  i = pair_home(b, key);
-    while (b->pairs[i].key != UINT64_MAX && b->pairs[i].key != key) {
+    uint32_t  i = pair_home(b, pair->key);
+    while (b->pairs[i].key != UINT64_MAX && b->pairs[i].key != pair->key) {
         i = (i + 1) & b->pair_mask;
     }
     b->num_pairs += b->pairs[i].key == UINT64_MAX;
-    b->pairs[i] = (struct bpe_pair) { key, rank, new_id };
+    b->pairs[i] = *pair;
+}
+
+bool
+bpe_add_pair(struct bpe *b, int32_t left, int32_t right, uint32_t rank,
+             int32_t new_id)
+{
+    struct bpe_pair  pair = { pair_key(left, right), rank, new_id };
+
+    if (rank >= BPE_MERGES_MAX) {
+        return false;
+    }
+    if (b->num_pairs > b->pair_mask / 8 * 5) {
+        struct bpe_pair  *old = b->pairs;
+        uint32_t          slots = b->pair_mask + 1;
+        struct bpe_pair  *pairs = pairs_create(slots * 2);
+        if (pairs == NULL) {
+            return false;
+        }
+        b->pairs = pairs;
+        b->pair_mask = slots * 2 - 1;
+        b->num_pairs = 0;
+        for (uint32_t i = 0; i < slots; i++) {
+            if (old[i].key != UINT64_MAX) {
+                pair_put(b, &old[i]);
+            }
+        }
+        free(old);
+    }
+    pair_put(b, &pair);
+    return true;
+}
+
+void
+bpe_prefetch_pair(const struct bpe *b, int32_t left, int32_t right)
+{
+    __builtin_prefetch(&b->pairs[pair_home(b, pair_key(left, right))], 1);
 }
 
 /* ---- characters, and where a long text may be cut ---------------------- */
@@ -219,6 +260,10 @@ merges_use_bytes(const struct bpe *b)
 bool
 bpe_finish(struct bpe *b)
 {
+    for (uint32_t i = 0; i < b->vocab->num_entries; i++) {
+        uint32_t  len = b->vocab->entries[i].len;
+        b->token_len_max = len > b->token_len_max ? len : b->token_len_max;
+    }
     if (b->bytes) {
         return true;
     }
@@ -255,6 +300,7 @@ bpe_scratch_create(void)
         return NULL;
     }
     memset(s->cache, 0, CACHE_SLOTS * sizeof *s->cache);
+    buf_init(&s->spelled, UINT32_MAX);
     return s;
 }
 
@@ -278,6 +324,7 @@ bpe_scratch_destroy(struct bpe_scratch *s)
 {
     if (s != NULL) {
         scratch_release(s);
+        buf_destroy(&s->spelled);
         free(s->cache);
         free(s);
     }
@@ -550,14 +597,29 @@ merge_large(const struct bpe *b, struct bpe_scratch *s, size_t num)
     return len;
 }
 
+/* The token that is the whole word, -1 when there is none. */
+static int32_t
+whole_word(const struct bpe *b, struct bpe_scratch *s, struct str w)
+{
+    if (w.len > b->token_len_max) {
+        return -1;
+    }
+    if (!b->bytes) {
+        return vocab_find(b->vocab, w.data, w.len);
+    }
+    buf_reset(&s->spelled);
+    byte_map_encode(w, &s->spelled);
+    return s->spelled.failed ? -1
+           : vocab_find(b->vocab, s->spelled.data, s->spelled.len);
+}
+
 /* Appends the ids of w; its ids are then at the end of out. */
 static int
 encode_uncached(const struct bpe *b, struct bpe_scratch *s, struct str w,
                 struct id_buf *out, struct err *err)
 {
     if (b->ignore_merges) {
-        int32_t  id = vocab_find(b->bytes ? &b->words : b->vocab, w.data,
-                                 w.len);
+        int32_t  id = whole_word(b, s, w);
         if (id >= 0) {
             id_buf_push(out, id);
             return OK;

@@ -37,7 +37,6 @@ struct bpe_pair {
 
 struct bpe {
     const struct vocab *vocab;       /* borrowed: tokenizer.json's spelling */
-    struct vocab        words;       /* ignore_merges with bytes: raw bytes */
     struct bpe_pair    *pairs;       /* [pair_mask + 1] */
     uint32_t            pair_mask;
     uint32_t            num_pairs;
@@ -48,6 +47,7 @@ struct bpe {
     bool     fuse_unk;
     bool     cuts;                   /* adjacent[] may be used */
     int32_t  unk_id;                 /* -1: none */
+    uint32_t token_len_max;          /* longest token in vocab */
     int32_t  byte_ids[256];          /* bytes: id of the byte; text: <0xNN> */
     uint16_t *char_first;            /* text: [8704] block of cp >> 7 */
     int32_t  *char_ids;              /* text: [blocks * 128] id or -1 */
@@ -60,12 +60,15 @@ struct bpe {
 
 struct bpe_scratch;
 
-/* init; then the flags, unk_id, prefix and suffix (and, with bytes, byte_ids
- * and words); then the pairs; then finish.  False when out of memory. */
-bool bpe_init(struct bpe *b, const struct vocab *vocab, uint32_t num_merges);
-/* A later pair with the same ids replaces the earlier, as in the reference. */
-void bpe_add_pair(struct bpe *b, int32_t left, int32_t right, uint32_t rank,
+/* init; then the flags, unk_id, prefix and suffix (and, with bytes, byte_ids);
+ * then the pairs; then finish.  False when out of memory. */
+bool bpe_init(struct bpe *b, const struct vocab *vocab);
+/* A later pair with the same ids replaces the earlier, as in the reference.
+ * False when out of memory or above BPE_MERGES_MAX. */
+bool bpe_add_pair(struct bpe *b, int32_t left, int32_t right, uint32_t rank,
                   int32_t new_id);
+/* Hint that a pair will be added soon. */
+void bpe_prefetch_pair(const struct bpe *b, int32_t left, int32_t right);
 bool bpe_finish(struct bpe *b);
 void bpe_destroy(struct bpe *b);
 

@@ -50,20 +50,26 @@ byte_map_encode(struct str text, struct buf *out)
 bool
 byte_map_decode(struct str token, struct buf *out)
 {
-    size_t  start = out->len;
-
+    if (!buf_reserve(out, token.len)) {
+        return false;
+    }
+    char  *w = out->data + out->len;
     for (size_t i = 0; i < token.len; ) {
+        unsigned char  c = (unsigned char) token.data[i];
+        if (c >= 0x21 && c <= 0x7E) {
+            *w++ = (char) c;
+            i++;
+            continue;
+        }
         uint32_t  cp;
         i += (size_t) utf8_decode(token.data + i, &cp);
         int  b = byte_map_byte(cp);
         if (b < 0) {
-            if (!out->failed) {
-                out->len = start;
-            }
             buf_append_str(out, token);
             return false;
         }
-        buf_append_c(out, (char) b);
+        *w++ = (char) b;
     }
+    out->len = (size_t) (w - out->data);
     return true;
 }

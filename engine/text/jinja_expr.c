@@ -301,6 +301,11 @@ jinja_parse_primary(struct jinja_parser *p)
         return jinja_parse_strings(p);
     case TK_INT:
         jinja_tok_next(p);
+        if (k.text.data != NULL) {
+            n = jinja_const_str(p, k.line, k.text);
+            n->val.type = JV_BIG;
+            return n;
+        }
         return jinja_const(p, k.line, jv_int(k.i));
     case TK_FLOAT:
         jinja_tok_next(p);

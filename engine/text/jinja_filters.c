@@ -157,8 +157,10 @@ f_truncate(struct jinja_run *r, struct jv in, struct jv_slots *s)
     int64_t    length = 255, leeway = 5;
     struct jv  end = s->v[2].type == JV_MISSING ? jv_str_lit(r, "...")
                                                 : jv_to_str(r, s->v[2]);
-    if (in.type != JV_STR) {
-        return jinja_fail(r, "truncate needs a string, not %s",
+    size_t     len;
+
+    if (!jv_len(r, in, &len)) {
+        return jinja_fail(r, "object of type '%s' has no len()",
                           jv_type_name(in));
     }
     if ((s->v[0].type != JV_MISSING && !jinja_arg_int(r, s->v[0], &length))
@@ -172,8 +174,12 @@ f_truncate(struct jinja_run *r, struct jv in, struct jv_slots *s)
         return jinja_fail(r, "expected length >= %lld and leeway >= 0",
                           (long long) end_len);
     }
-    if ((int64_t) jv_str_num_chars(r, in.str) <= length + leeway) {
+    if ((int64_t) len <= length + leeway) {
         return in;
+    }
+    if (in.type != JV_STR) {
+        return jinja_fail(r, "truncate needs a string, not %s",
+                          jv_type_name(in));
     }
     size_t  cut = jv_str_offset(r, in.str, (size_t) (length - end_len));
     if (s->v[1].type == JV_MISSING || !jv_truth(r, s->v[1])) {
@@ -244,6 +250,32 @@ jinja_float_to_int(struct jv fallback, double f)
     return jv_int((int64_t) f);
 }
 
+/* Decimal digits beyond 64 bits: printed and compared, not computed with. */
+static struct jv
+jinja_big_int(struct jinja_run *r, struct str s)
+{
+    bool    negative = s.len > 0 && s.data[0] == '-';
+    size_t  i = s.len > 0 && (negative || s.data[0] == '+');
+
+    while (i + 1 < s.len && s.data[i] == '0') {
+        i++;
+    }
+    for (size_t k = i; k < s.len; k++) {
+        if (s.data[k] < '0' || s.data[k] > '9') {
+            return jv_missing();
+        }
+    }
+    struct jv  v = jv_str_lit(r, negative ? "-" : "");
+    struct jv  digits = jv_str_ref(r, (struct str) { s.data + i, s.len - i },
+                                   false);
+    if (s.len - i < 19 || s.len > 400 || r->failed) {
+        return jv_missing();
+    }
+    v = jv_str_concat(r, v.str, digits.str);
+    v.type = r->failed ? JV_UNDEFINED : JV_BIG;
+    return v;
+}
+
 static struct jv
 f_int(struct jinja_run *r, struct jv in, struct jv_slots *s)
 {
@@ -270,6 +302,12 @@ f_int(struct jinja_run *r, struct jv in, struct jv_slots *s)
         }
         if (jinja_parse_int(jv_text(in), (int) base, &i)) {
             return jv_int(i);
+        }
+        in = jinja_str_strip(r, in.str, jv_none(), 3);
+        struct jv  big = base == 10 && !r->failed
+                         ? jinja_big_int(r, jv_text(in)) : jv_missing();
+        if (big.type != JV_MISSING || r->failed) {
+            return big;
         }
         return jinja_parse_float(jv_text(in), &f)
                ? jinja_float_to_int(fallback, f) : fallback;
@@ -314,6 +352,12 @@ f_abs(struct jinja_run *r, struct jv in, struct jv_slots *s)
     if (in.type == JV_BOOL) {
         return jv_int(in.b);
     }
+    if (in.type == JV_BIG) {
+        struct jv  v = jv_str_piece(r, in.str, in.str->data[0] == '-',
+                                    in.str->len);
+        v.type = r->failed ? JV_UNDEFINED : JV_BIG;
+        return v;
+    }
     if (in.type != JV_INT) {
         return jinja_fail(r, "bad operand type for abs(): '%s'",
                           jv_type_name(in));
@@ -354,7 +398,10 @@ f_round(struct jinja_run *r, struct jv in, struct jv_slots *s)
     if (s->v[1].type == JV_STR) {
         how = jv_text(s->v[1]);
     }
-    if (!jv_is_number(in) || in.type == JV_BIG) {
+    if (in.type == JV_BIG) {
+        return in;
+    }
+    if (!jv_is_number(in)) {
         return jinja_fail(r, "type %s doesn't define __round__ method",
                           jv_type_name(in));
     }
@@ -446,7 +493,7 @@ static struct jv
 f_attr(struct jinja_run *r, struct jv in, struct jv_slots *s)
 {
     if (in.type == JV_UNDEFINED) {
-        return jinja_undef_new(r, in, s->v[0]);
+        return jinja_undef_fail(r, in);
     }
     if (s->v[0].type != JV_STR) {
         return jinja_fail(r, "attribute name must be string, not '%s'",

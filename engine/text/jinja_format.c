@@ -349,8 +349,10 @@ jinja_str_percent(struct jinja_run *r, struct jv fmt, struct jv args)
         return jv_undefined();
     }
     jv_room_piece(r, b, fmt.str, done, fmt.str->len);
-    bool  sequence = args.type == JV_DICT || args.type == JV_LIST;
-    if (!sequence
+    /* What has subscripts counts as a mapping, of which not all need be used. */
+    bool  mapping = args.type == JV_DICT || args.type == JV_LIST
+                    || args.type == JV_RANGE || args.type == JV_UNDEFINED;
+    if (!mapping
         && p.next < (args.type == JV_TUPLE ? args.list->len : 1))
     {
         return jinja_fail(r, "not all arguments converted during string "

@@ -264,7 +264,8 @@ struct jv_iter {
     size_t     num_rest, rest_pos;
 };
 
-enum jv_gen_kind { JV_GEN_ITER, JV_GEN_MAP, JV_GEN_SELECT, JV_GEN_UNIQUE };
+enum jv_gen_kind { JV_GEN_ITER, JV_GEN_MAP, JV_GEN_SELECT, JV_GEN_UNIQUE,
+                   JV_GEN_BATCH, JV_GEN_SLICE };
 
 struct jv_gen {
     enum jv_gen_kind           kind;
@@ -273,7 +274,12 @@ struct jv_gen {
     bool                       need_mapping;  /* items: fails at first use */
     bool                       has_attr;
     struct jv                  attr;
-    struct jv                  fallback;      /* default of map(attribute=) */
+    struct jv                  fallback;      /* default of map(attribute=);
+                                                 what batch and slice fill
+                                                 with */
+    struct jv                  name;          /* of a filter or test that is
+                                                 not there; else MISSING */
+    int64_t                    num;           /* of batch and slice */
     const struct jinja_filter *filter;
     const struct jinja_test   *test;
     struct jv_args             args;
@@ -428,6 +434,8 @@ bool jv_iter_next(struct jinja_run *r, struct jv_iter *it, struct jv *out);
 bool jv_is_iterable(struct jv v);
 struct jv jv_to_list(struct jinja_run *r, struct jv v);
 struct jv jv_gen_new(struct jinja_run *r, const struct jv_gen *g);
+struct jv jinja_batch(struct jinja_run *r, const struct jv_gen *g);
+struct jv jinja_slices(struct jinja_run *r, const struct jv_gen *g);
 struct jv jinja_attr_path(struct jinja_run *r, struct jv item, struct jv path,
                           struct jv fallback);
 

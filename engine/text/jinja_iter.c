@@ -115,20 +115,39 @@ jv_gen_unique(struct jinja_run *r, struct jv_gen *g, struct jv *out)
     return false;
 }
 
+/* What is wrong with a generator shows when its first item is asked for. */
+static bool
+jv_gen_check(struct jinja_run *r, const struct jv_gen *g)
+{
+    if (g->need_mapping && g->it.src.type != JV_VIEW) {
+        (void) jinja_fail(r, "Can only get item pairs from a mapping.");
+    } else if (g->name.type == JV_STR) {
+        (void) jinja_fail(r, "No %s named '%.*s'.",
+                          g->kind == JV_GEN_MAP ? "filter" : "test",
+                          STR_ARG(jv_text(g->name)));
+    } else if (!jv_is_iterable(g->it.src)) {
+        (void) jinja_fail(r, "'%s' object is not iterable",
+                          jv_type_name(g->it.src));
+    }
+    return !r->failed;
+}
+
 static bool
 jv_gen_next(struct jinja_run *r, struct jv_gen *g, struct jv *out)
 {
     bool  got = false;
 
-    if (g->need_mapping && g->it.src.type != JV_VIEW) {
-        (void) jinja_fail(r, "Can only get item pairs from a mapping.");
+    if (!jv_gen_check(r, g) || !jinja_enter(r)) {
         return false;
     }
-    if (!jinja_enter(r)) {
-        return false;
+    if (g->kind == JV_GEN_BATCH || g->kind == JV_GEN_SLICE) {
+        g->it.src = g->kind == JV_GEN_BATCH ? jinja_batch(r, g)
+                                            : jinja_slices(r, g);
+        g->it.pos = 0;
+        g->kind = JV_GEN_ITER;
     }
     switch (g->kind) {
-    case JV_GEN_ITER:
+    default:
         got = jv_iter_next(r, &g->it, out);
         break;
     case JV_GEN_MAP:

@@ -334,7 +334,10 @@ jinja_lex_number(struct jinja_lexer *x)
     if (is_float) {
         k->f = strtod(text, NULL);
     } else if (!jinja_parse_int((struct str) { text, n }, base, &k->i)) {
-        jinja_syntax(x->p, line, "'%s' is not a 64-bit integer", text);
+        k->text = arena_str(&x->p->t->arena, (struct str) { text, n });
+        if (base != 10 || k->text.data == NULL) {
+            jinja_syntax(x->p, line, "'%s' is not a 64-bit integer", text);
+        }
     }
     x->pos = end;
 }

@@ -732,6 +732,11 @@ static struct jv
 m_list_count(struct jinja_run *r, struct jv self, struct jv_slots *a)
 {
     int64_t  num = 0;
+
+    self = self.type == JV_RANGE ? jv_to_list(r, self) : self;
+    if (r->failed) {
+        return self;
+    }
     for (size_t i = 0; i < self.list->len && jinja_charge(r, 8); i++) {
         num += jv_eq(r, self.list->items[i], a->v[0]);
     }
@@ -741,6 +746,10 @@ m_list_count(struct jinja_run *r, struct jv self, struct jv_slots *a)
 static struct jv
 m_list_index(struct jinja_run *r, struct jv self, struct jv_slots *a)
 {
+    self = self.type == JV_RANGE ? jv_to_list(r, self) : self;
+    if (r->failed) {
+        return self;
+    }
     for (size_t i = 0; i < self.list->len && jinja_charge(r, 8); i++) {
         if (jv_eq(r, self.list->items[i], a->v[0])) {
             return jv_int((int64_t) i);
@@ -874,7 +883,8 @@ jinja_method_find(enum jv_type type, struct str name, bool *unsafe)
     case JV_STR: m = str_methods; break;
     case JV_DICT: m = dict_methods; bad = dict_unsafe; break;
     case JV_LIST: m = list_methods; bad = list_unsafe; break;
-    case JV_TUPLE: m = tuple_methods; break;
+    case JV_TUPLE:
+    case JV_RANGE: m = tuple_methods; break;
     case JV_LOOP: m = loop_methods; break;
     case JV_CYCLER: m = cycler_methods; break;
     default: break;

@@ -370,8 +370,13 @@ jinja_python_attr(struct jinja_run *r, struct jv obj, struct str name)
         const struct jv  *v = jv_dict_find_str(r, obj.dict, name);
         return v == NULL ? jv_missing() : *v;
     }
-    case JV_LOOP:
-        return jinja_loop_attr(r, obj.loop, name);
+    case JV_LOOP: {
+        struct jv  v = jinja_loop_attr(r, obj.loop, name);
+        if (v.type != JV_MISSING) {
+            return v;
+        }
+        break;
+    }
     case JV_CYCLER:
         if (str_eq(name, STR("current"))) {
             return obj.cycler->items->items[obj.cycler->pos];

@@ -334,13 +334,30 @@ jinja_parse_break(struct jinja_parser *p)
     return jinja_node_new(p, is_break ? JN_BREAK : JN_CONTINUE, k.line);
 }
 
-/* print: OUTPUT with a: the expression, as {{ }}. */
+/* {{ a }}: OUTPUT with a: the expression. */
 static struct jinja_node *
-jinja_parse_print(struct jinja_parser *p)
+jinja_parse_output(struct jinja_parser *p)
 {
     struct jinja_node  *n = jinja_node_new(p, JN_OUTPUT, jinja_tok(p)->line);
     jinja_tok_next(p);
     n->a = jinja_parse_tuple(p, false, true, JTUPLE_ANY);
+    return n;
+}
+
+/* print a, b: OUTPUT with a: the expressions as one CONCAT. */
+static struct jinja_node *
+jinja_parse_print(struct jinja_parser *p)
+{
+    struct jinja_node   *n = jinja_node_new(p, JN_OUTPUT, jinja_tok(p)->line);
+    struct jinja_node  **tail;
+
+    jinja_tok_next(p);
+    n->a = jinja_node_new(p, JN_CONCAT, n->line);
+    tail = &n->a->list;
+    do {
+        *tail = jinja_parse_expr(p, true);
+        tail = &(*tail)->next;
+    } while (jinja_tok_skip(p, TK_COMMA));
     return n;
 }
 
@@ -425,7 +442,7 @@ jinja_parse_body(struct jinja_parser *p, const char *const *ends)
         if (jinja_tok_is(p, TK_DATA)) {
             n = jinja_parse_data(p);
         } else if (jinja_tok_is(p, TK_VAR_BEGIN)) {
-            n = jinja_parse_print(p);
+            n = jinja_parse_output(p);
             jinja_tok_expect(p, TK_VAR_END);
         } else if (jinja_tok_skip(p, TK_BLOCK_BEGIN)) {
             if (jinja_at_end_tag(p, ends)) {

@@ -19,7 +19,8 @@ enum jinja_tok {
 struct jinja_token {
     enum jinja_tok type;
     uint32_t       line;
-    struct str     text;    /* NAME, DATA; STRING unescaped */
+    struct str     text;    /* NAME, DATA; STRING unescaped; an INT beyond 64
+                               bits has its digits here */
     int64_t        i;
     double         f;
 };

@@ -14,15 +14,13 @@ f_list(struct jinja_run *r, struct jv in, struct jv_slots *s)
 static struct jv
 f_items(struct jinja_run *r, struct jv in, struct jv_slots *s)
 {
-    struct jv_gen  g = { .kind = JV_GEN_ITER, .need_mapping = true };
+    struct jv_gen  g = { .kind = JV_GEN_ITER,
+                         .need_mapping = in.type != JV_UNDEFINED };
     bool           unsafe;
 
     (void) s;
     if (in.type == JV_DICT) {
         in = jinja_method_find(JV_DICT, STR("items"), &unsafe)->fn(r, in, s);
-    }
-    if (in.type == JV_UNDEFINED) {
-        g.need_mapping = false;
     }
     g.it.src = in.type == JV_UNDEFINED || in.type == JV_VIEW ? in : jv_none();
     return jv_gen_new(r, &g);
@@ -76,7 +74,8 @@ static bool
 jinja_is_reversible(struct jv v)
 {
     return v.type == JV_LIST || v.type == JV_TUPLE || v.type == JV_STR
-           || v.type == JV_DICT || v.type == JV_VIEW || v.type == JV_RANGE;
+           || v.type == JV_DICT || v.type == JV_VIEW || v.type == JV_RANGE
+           || v.type == JV_UNDEFINED;
 }
 
 static struct jv
@@ -170,9 +169,8 @@ jinja_has_keyword(const struct jv_args *a, struct str name)
     return false;
 }
 
-/* Lazy like jinja2's: nothing runs, and nothing fails, before the first item
- * is asked for; only then would the difference show, so failing here early is
- * limited to what is wrong for every input. */
+/* Nothing runs before the first item is asked for, as in jinja2; only a call
+ * that is wrong for every input fails at once. */
 static struct jv
 f_map(struct jinja_run *r, struct jv in, struct jv_slots *s)
 {
@@ -193,16 +191,10 @@ f_map(struct jinja_run *r, struct jv in, struct jv_slots *s)
     } else {
         struct jv  name = jv_to_str(r, a->pos[0]);
         g.filter = r->failed ? NULL : jinja_filter_find(jv_text(name));
-        if (g.filter == NULL) {
-            return jinja_fail(r, "No filter named '%.*s'.",
-                              r->failed ? 0 : (int) name.str->len,
-                              r->failed ? "" : name.str->data);
-        }
+        g.name = g.filter == NULL ? name : jv_missing();
         g.args = jinja_rest(a, 1);
     }
-    if (!jv_iter_init(r, &g.it, in)) {
-        return jv_undefined();
-    }
+    g.it.src = in;
     return jv_gen_new(r, &g);
 }
 
@@ -228,16 +220,10 @@ jinja_select(struct jinja_run *r, struct jv in, const struct jv_args *a,
     if (a->num > skip) {
         struct jv  name = jv_to_str(r, a->pos[skip]);
         g.test = r->failed ? NULL : jinja_test_find(jv_text(name));
-        if (g.test == NULL) {
-            return jinja_fail(r, "No test named '%.*s'.",
-                              r->failed ? 0 : (int) name.str->len,
-                              r->failed ? "" : name.str->data);
-        }
+        g.name = g.test == NULL ? name : jv_missing();
         g.args = jinja_rest(a, skip + 1);
     }
-    if (!jv_iter_init(r, &g.it, in)) {
-        return jv_undefined();
-    }
+    g.it.src = in;
     return jv_gen_new(r, &g);
 }
 
@@ -274,7 +260,8 @@ f_unique(struct jinja_run *r, struct jv in, struct jv_slots *s)
     g.case_sensitive = s->v[0].type != JV_MISSING && jv_truth(r, s->v[0]);
     g.has_attr = GIVEN(s->v[1]);
     g.attr = s->v[1];
-    if (r->failed || !jv_iter_init(r, &g.it, in)) {
+    g.it.src = in;
+    if (r->failed) {
         return jv_undefined();
     }
     g.seen = seen.dict;
@@ -489,70 +476,84 @@ f_sum(struct jinja_run *r, struct jv in, struct jv_slots *s)
     return sum;
 }
 
-static struct jv
-jinja_list_gen(struct jinja_run *r, struct jv list)
-{
-    struct jv_gen  g = { .kind = JV_GEN_ITER };
-    g.it.src = list;
-    return jv_gen_new(r, &g);
-}
-
-static struct jv
-f_batch(struct jinja_run *r, struct jv in, struct jv_slots *s)
+/* Rows of g->num items; the last is filled up when a filler is given. */
+struct jv
+jinja_batch(struct jinja_run *r, const struct jv_gen *g)
 {
     struct jv_iter  it;
     struct jv       item, out = jv_list_new(r, JV_LIST, 0);
     struct jv       row = jv_list_new(r, JV_LIST, 0);
-    int64_t         num;
 
-    if (!jinja_arg_int(r, s->v[0], &num) || !jv_iter_init(r, &it, in)) {
+    if (!jv_iter_init(r, &it, g->it.src)) {
         return jv_undefined();
     }
     while (jv_iter_next(r, &it, &item)) {
-        if ((int64_t) row.list->len == num) {
+        if ((int64_t) row.list->len == g->num) {
             (void) jv_list_push(r, &out, row);
             row = jv_list_new(r, JV_LIST, 0);
         }
         (void) jv_list_push(r, &row, item);
     }
     if (!r->failed && row.list->len > 0) {
-        while (GIVEN(s->v[1]) && (int64_t) row.list->len < num
+        while (GIVEN(g->fallback) && (int64_t) row.list->len < g->num
                && jinja_charge(r, 8))
         {
-            (void) jv_list_push(r, &row, s->v[1]);
+            (void) jv_list_push(r, &row, g->fallback);
         }
         (void) jv_list_push(r, &out, row);
     }
-    return r->failed ? jv_undefined() : jinja_list_gen(r, out);
+    return r->failed ? jv_undefined() : out;
 }
 
-static struct jv
-f_slice(struct jinja_run *r, struct jv in, struct jv_slots *s)
+/* g->num columns of nearly equal length. */
+struct jv
+jinja_slices(struct jinja_run *r, const struct jv_gen *g)
 {
-    int64_t    num;
-    struct jv  list = jv_to_list(r, in), out = jv_list_new(r, JV_LIST, 0);
+    struct jv  list = jv_to_list(r, g->it.src);
+    struct jv  out = jv_list_new(r, JV_LIST, 0);
 
-    if (!jinja_arg_int(r, s->v[0], &num) || r->failed) {
-        return jv_undefined();
+    if (r->failed || g->num <= 0) {
+        return g->num == 0 ? jinja_fail(r, "integer division or modulo by "
+                                        "zero") : out;
     }
-    if (num <= 0) {
-        return num == 0 ? jinja_fail(r, "integer division or modulo by zero")
-                        : jinja_list_gen(r, out);
-    }
-    int64_t  len = (int64_t) list.list->len, each = len / num;
-    int64_t  extra = len % num, begin = 0;
-    for (int64_t i = 0; i < num && jinja_charge(r, 8); i++) {
+    int64_t  len = (int64_t) list.list->len, each = len / g->num;
+    int64_t  extra = len % g->num, begin = 0;
+    for (int64_t i = 0; i < g->num && jinja_charge(r, 8); i++) {
         int64_t    end = begin + each + (i < extra);
         struct jv  part = jv_list_slice(r, list, (size_t) begin, (size_t) end);
-        if (GIVEN(s->v[1]) && i >= extra && !r->failed) {
+        if (GIVEN(g->fallback) && i >= extra && !r->failed) {
             struct jv  one = jv_list_new(r, JV_LIST, 1);
-            (void) jv_list_push(r, &one, s->v[1]);
+            (void) jv_list_push(r, &one, g->fallback);
             part = r->failed ? one : jv_list_concat(r, part, one);
         }
         (void) jv_list_push(r, &out, part);
         begin = end;
     }
-    return r->failed ? jv_undefined() : jinja_list_gen(r, out);
+    return r->failed ? jv_undefined() : out;
+}
+
+static struct jv
+jinja_rows(struct jinja_run *r, struct jv in, struct jv_slots *s,
+           enum jv_gen_kind kind)
+{
+    struct jv_gen  g = { .kind = kind };
+
+    g.it.src = in;
+    g.fallback = s->v[1];
+    return jinja_arg_int(r, s->v[0], &g.num) ? jv_gen_new(r, &g)
+                                             : jv_undefined();
+}
+
+static struct jv
+f_batch(struct jinja_run *r, struct jv in, struct jv_slots *s)
+{
+    return jinja_rows(r, in, s, JV_GEN_BATCH);
+}
+
+static struct jv
+f_slice(struct jinja_run *r, struct jv in, struct jv_slots *s)
+{
+    return jinja_rows(r, in, s, JV_GEN_SLICE);
 }
 
 const struct jinja_filter  jinja_seq_filters[] = {

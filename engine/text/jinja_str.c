@@ -273,18 +273,18 @@ jinja_str_lines(struct jinja_run *r, const struct jv_str *s, bool keep_ends)
 
 /* ---- case ------------------------------------------------------------------ */
 
-/* Python's rule for a final capital sigma. */
+/* Python's rule for a final capital sigma, within bytes [begin, end). */
 static bool
-jinja_final_sigma(const struct jv_str *s, size_t at)
+jinja_final_sigma(const struct jv_str *s, size_t at, size_t begin, size_t end)
 {
     uint32_t  cp;
     bool      before = false;
     size_t    i = at;
 
-    while (i > 0) {
+    while (i > begin) {
         do {
             i--;
-        } while (i > 0 && ((unsigned char) s->data[i] & 0xC0) == 0x80);
+        } while (i > begin && ((unsigned char) s->data[i] & 0xC0) == 0x80);
         (void) utf8_decode(s->data + i, &cp);
         if (!jinja_is_case_ignorable(cp)) {
             before = jinja_is_cased(cp);
@@ -294,7 +294,7 @@ jinja_final_sigma(const struct jv_str *s, size_t at)
     if (!before) {
         return false;
     }
-    for (i = at + 2; i < s->len; ) {
+    for (i = at + 2; i < end; ) {
         i += (size_t) utf8_decode(s->data + i, &cp);
         if (!jinja_is_case_ignorable(cp)) {
             return !jinja_is_cased(cp);
@@ -307,7 +307,7 @@ static int
 jinja_lower_at(const struct jv_str *s, size_t i, uint32_t cp, uint32_t out[3])
 {
     if (cp == 0x3A3) {
-        out[0] = jinja_final_sigma(s, i) ? 0x3C2 : 0x3C3;
+        out[0] = jinja_final_sigma(s, i, 0, s->len) ? 0x3C2 : 0x3C3;
         return 1;
     }
     return jinja_to_lower(cp, out);
@@ -319,6 +319,41 @@ jinja_word_border(uint32_t cp)
 {
     return cp == '-' || cp == '(' || cp == '{' || cp == '[' || cp == '<'
            || jinja_is_space(cp);
+}
+
+/* The title filter lowers each word without its first character, so a sigma
+ * sees no further than that. */
+static int
+jinja_lower_in_word(const struct jv_str *s, size_t i, uint32_t cp,
+                    uint32_t out[3])
+{
+    size_t    begin = i, first = i, end = i + 2;
+    uint32_t  c;
+
+    if (cp != 0x3A3) {
+        return jinja_to_lower(cp, out);
+    }
+    while (begin > 0) {
+        size_t  k = begin - 1;
+        while (k > 0 && ((unsigned char) s->data[k] & 0xC0) == 0x80) {
+            k--;
+        }
+        (void) utf8_decode(s->data + k, &c);
+        if (jinja_word_border(c)) {
+            break;
+        }
+        first = begin;
+        begin = k;
+    }
+    while (end < s->len) {
+        int  n = utf8_decode(s->data + end, &c);
+        if (jinja_word_border(c)) {
+            break;
+        }
+        end += (size_t) n;
+    }
+    out[0] = jinja_final_sigma(s, i, first, end) ? 0x3C2 : 0x3C3;
+    return 1;
 }
 
 /* What one character becomes; *start tells whether a word begins here. */
@@ -338,7 +373,8 @@ jinja_case_one(const struct jv_str *s, size_t i, uint32_t cp,
                : jinja_is_lower(cp) ? jinja_to_upper(cp, out)
                : (out[0] = cp, 1);
     case JCASE_WORDS:
-        return start ? jinja_to_upper(cp, out) : jinja_lower_at(s, i, cp, out);
+        return start ? jinja_to_upper(cp, out)
+                     : jinja_lower_in_word(s, i, cp, out);
     default:
         return start ? jinja_to_title(cp, out) : jinja_lower_at(s, i, cp, out);
     }

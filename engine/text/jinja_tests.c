@@ -27,7 +27,7 @@ TYPE_TEST(t_mapping, v.type == JV_DICT)
 TYPE_TEST(t_iterable, jv_is_iterable(v))
 TYPE_TEST(t_sequence, v.type == JV_STR || v.type == JV_LIST
                       || v.type == JV_TUPLE || v.type == JV_DICT
-                      || v.type == JV_RANGE)
+                      || v.type == JV_RANGE || v.type == JV_UNDEFINED)
 TYPE_TEST(t_callable, v.type == JV_MACRO || v.type == JV_METHOD
                       || v.type == JV_GLOBAL || v.type == JV_UNDEFINED
                       || v.type == JV_LOOP || v.type == JV_JOINER)

@@ -1,8 +1,8 @@
 /* tokenizer_load.c - files, vocabulary, merges and added tokens.
  *
- * cJSON parses the file; objects are walked along ->child, because its lookup
- * by name is a list search (a vocabulary has 200,000 names).  cJSON ends
- * strings at U+0000, so an escaped one is replaced by U+FDD0 beforehand. */
+ * The two big lists are streamed (model_json.h), the rest of the file is a
+ * small JSON tree.  Lookups of merges go in batches: they are cache misses,
+ * and make up most of the time of loading. */
 #include "engine/text/tokenizer_load.h"
 
 #include <errno.h>
@@ -14,43 +14,18 @@
 #include <unistd.h>
 #include "engine/base/utf8.h"
 #include "engine/text/byte_map.h"
+#include "engine/text/model_json.h"
 
-#define NUL_STAND_IN  "\xEF\xB7\x90"     /* U+FDD0, a noncharacter */
 #define PATH_BYTES    4096
+#define MERGE_BATCH   (VOCAB_BATCH_MAX / 3)
 
-struct str
-tokenizer_load_key(struct tokenizer_load *l, const cJSON *v)
-{
-    cJSON  as_string = { .type = cJSON_String,
-                         .valuestring = v == NULL ? NULL : v->string };
-    return tokenizer_load_str(l, &as_string);
-}
-
-struct str
-tokenizer_load_str(struct tokenizer_load *l, const cJSON *v)
-{
-    const char  *c = cJSON_GetStringValue(v);
-    struct str   s = str_from(c);
-
-    if (!l->has_nul || c == NULL || strstr(c, NUL_STAND_IN) == NULL) {
-        return s;
-    }
-    char    *copy = arena_alloc(&l->tok->arena, s.len + 1);
-    size_t   n = 0;
-    if (copy == NULL) {
-        return (struct str) { NULL, 0 };
-    }
-    for (size_t i = 0; i < s.len; ) {
-        if (s.len - i >= 3 && memcmp(s.data + i, NUL_STAND_IN, 3) == 0) {
-            copy[n++] = '\0';
-            i += 3;
-        } else {
-            copy[n++] = s.data[i++];
-        }
-    }
-    copy[n] = '\0';
-    return (struct str) { copy, n };
-}
+/* A file and what was read from it; strings point into both buffers. */
+struct loaded_file {
+    struct buf         text;
+    struct model_json  parts;
+    struct arena       arena;
+    struct json       *root;
+};
 
 /* ---- files -------------------------------------------------------------- */
 
@@ -103,208 +78,237 @@ done:
     return rc;
 }
 
-/* Replaces each \u0000 by an escaped U+FDD0 in place; both are six bytes. */
-static bool
-hide_nuls(struct buf *text)
-{
-    bool   found = false;
-    char  *p = text->data, *end = text->data + text->len;
-
-    while ((p = memchr(p, '\\', (size_t) (end - p))) != NULL) {
-        if (end - p >= 6 && memcmp(p, "\\u0000", 6) == 0) {
-            memcpy(p, "\\uFDD0", 6);
-            found = true;
-        }
-        p += end - p >= 2 ? 2 : 1;
-    }
-    return found;
-}
-
-/* Parses dir/name.  AGAIN when there is no such file. */
+/* Parses dir/name into *root; *text (the caller's to destroy) and the arena
+ * hold it.  With parts, the model's big lists are left out.  AGAIN when there
+ * is no such file. */
 static int
 load_json(struct tokenizer_load *l, const char *dir, const char *name,
-          cJSON **out)
+          struct loaded_file *f)
 {
-    char        path[PATH_BYTES];
-    struct buf  text = { 0 };
+    char  path[PATH_BYTES];
 
-    *out = NULL;
+    *f = (struct loaded_file) { 0 };
+    arena_init(&f->arena, TOKENIZER_FILE_BYTES_MAX);
     if (snprintf(path, sizeof path, "%s/%s", dir, name) >= PATH_BYTES) {
         return err_set(l->err, "%s: path longer than %d bytes", name,
                        PATH_BYTES);
     }
-    int  rc = read_file(path, &text, l->err);
-    if (rc == OK && (memchr(text.data, '\0', text.len) != NULL
-                     || !utf8_is_valid(text.data, text.len)))
+    int  rc = read_file(path, &f->text, l->err);
+    if (rc != OK) {
+        return rc;
+    }
+    if (!utf8_is_valid(f->text.data, f->text.len)) {
+        return err_set(l->err, "%s: not UTF-8 text", path);
+    }
+    if (model_json_split(&f->parts, buf_str(&f->text), l->err) != OK
+        || json_parse(&f->root, buf_str(&f->parts.rest), &f->arena,
+                      &json_limits_file, l->err) != OK)
     {
-        rc = err_set(l->err, "%s: not UTF-8 text", path);
+        return err_prefix(l->err, "%s", path);
     }
-    if (rc == OK) {
-        bool  had = memmem(text.data, text.len, NUL_STAND_IN, 3) != NULL;
-        l->has_nul = hide_nuls(&text);
-        if (l->has_nul && had) {
-            rc = err_set(l->err, "%s: holds both U+0000 and U+FDD0", path);
-        }
+    if (f->root->type != JSON_OBJECT) {
+        return err_set(l->err, "%s: not a JSON object", path);
     }
-    if (rc == OK) {
-        const char  *stop = NULL;
-        *out = cJSON_ParseWithLengthOpts(text.data, text.len + 1, &stop, 1);
-        if (*out == NULL) {
-            rc = err_set(l->err, "%s: invalid JSON at byte %zu", path,
-                         stop == NULL ? 0 : (size_t) (stop - text.data));
-        } else if (!cJSON_IsObject(*out)) {
-            rc = err_set(l->err, "%s: not a JSON object", path);
-        }
-    }
-    buf_destroy(&text);
-    return rc;
+    return OK;
+}
+
+static void
+unload(struct loaded_file *f)
+{
+    arena_destroy(&f->arena);
+    buf_destroy(&f->text);
+    buf_destroy(&f->parts.rest);
+}
+
+static struct str
+string_of(const struct json *v)
+{
+    return v != NULL && v->type == JSON_STRING ? v->string
+                                               : (struct str) { NULL, 0 };
+}
+
+static const struct json *
+items_of(const struct json *v)
+{
+    return v != NULL && v->type == JSON_ARRAY ? v->child : NULL;
+}
+
+/* For messages: not more than 64 bytes of s. */
+static int
+shown(struct str s)
+{
+    return (int) utf8_valid_len(s.data, s.len < 64 ? s.len : 64, NULL);
 }
 
 /* ---- model -------------------------------------------------------------- */
 
 static int
-load_vocab(struct tokenizer_load *l, const cJSON *vocab)
+load_vocab(struct tokenizer_load *l, struct str vocab)
 {
-    const cJSON  *v;
-    size_t        num = 0;
+    struct json_pull  p;
+    int               rc;
 
-    if (!cJSON_IsObject(vocab)) {
+    if (vocab.data == NULL) {
         return err_set(l->err, "model.vocab is not an object");
     }
-    cJSON_ArrayForEach(v, vocab) {
-        num++;
-    }
-    if (num == 0 || num > TOKENIZER_VOCAB_MAX) {
-        return err_set(l->err, "model.vocab has %zu tokens, the limits are 1 "
-                       "and %d", num, TOKENIZER_VOCAB_MAX);
-    }
-    if (!vocab_init(&l->tok->model, num, TOKENIZER_FILE_BYTES_MAX)) {
+    /* A member is at least "x":0, long: the estimate only sizes the table. */
+    if (!vocab_init(&l->tok->model, vocab.len / 20, TOKENIZER_FILE_BYTES_MAX)) {
         return err_set(l->err, "out of memory");
     }
-    cJSON_ArrayForEach(v, vocab) {
-        struct str  s = tokenizer_load_key(l, v);
-        double      id = v->valuedouble;
-        if (!cJSON_IsNumber(v) || id < 0 || id >= TOKENIZER_VOCAB_MAX
-            || id != (double) (int32_t) id)
+    json_pull_open(&p, vocab, l->err);
+    do {
+        struct str  tokens[VOCAB_BATCH_MAX];
+        int32_t     ids[VOCAB_BATCH_MAX];
+        size_t      num = 0;
+        int64_t     id;
+        while (num < VOCAB_BATCH_MAX
+               && (rc = json_pull_token(&p, &tokens[num], &id)) == OK)
         {
-            return err_set(l->err, "model.vocab: the id of \"%.*s\" is not an "
-                           "integer in 0..%d", (int) (s.len < 64 ? s.len : 64),
-                           s.data, TOKENIZER_VOCAB_MAX - 1);
+            if (id >= TOKENIZER_VOCAB_MAX) {
+                return err_set(l->err, "model.vocab: the id of \"%.*s\" is "
+                               "%lld, the largest supported is %d",
+                               shown(tokens[num]), tokens[num].data,
+                               (long long) id, TOKENIZER_VOCAB_MAX - 1);
+            }
+            ids[num++] = (int32_t) id;
         }
-        if (s.data == NULL || !vocab_add(&l->tok->model, s, (int32_t) id)) {
+        if (!vocab_add_batch(&l->tok->model, tokens, num, ids)) {
             return err_set(l->err, "out of memory");
         }
+    } while (rc == OK);
+    if (rc == AGAIN && l->tok->model.num_entries == 0) {
+        return err_set(l->err, "model.vocab is empty");
     }
-    return OK;
+    return rc == AGAIN ? OK : ERROR;
 }
 
-/* "a b" or ["a", "b"].  AGAIN for a "#version" line, which counts for
- * nothing. */
-static int
-merge_sides(struct tokenizer_load *l, const cJSON *m, struct str side[2])
+/* Merges that wait for their lookups: left, right and joined text of each. */
+struct merge_batch {
+    struct str token[3 * MERGE_BATCH];
+    int32_t    id[3 * MERGE_BATCH];
+    size_t     num;
+    uint32_t   rank;           /* of the first */
+    struct buf joined;
+};
+
+/* "a b" in two; false when it is not of that form. */
+static bool
+merge_split(struct str side[2])
 {
-    if (cJSON_IsArray(m)) {
-        side[0] = tokenizer_load_str(l, cJSON_GetArrayItem(m, 0));
-        side[1] = tokenizer_load_str(l, cJSON_GetArrayItem(m, 1));
-        if (side[1].data != NULL && side[0].data != NULL
-            && cJSON_GetArraySize(m) == 2)
-        {
-            return OK;
-        }
-        return ERROR;
-    }
-    struct str  s = tokenizer_load_str(l, m);
-    if (s.data == NULL) {
-        return ERROR;
-    }
-    if (str_starts_with(s, STR("#version"))) {
-        return AGAIN;
-    }
+    struct str   s = side[0];
     const char  *space = memchr(s.data, ' ', s.len);
+
     if (space == NULL) {
-        return ERROR;
+        return false;
     }
     side[0] = (struct str) { s.data, (size_t) (space - s.data) };
     side[1] = (struct str) { space + 1, s.len - side[0].len - 1 };
-    return memchr(side[1].data, ' ', side[1].len) == NULL ? OK : ERROR;
+    return memchr(side[1].data, ' ', side[1].len) == NULL;
 }
 
 static int
-add_merge(struct tokenizer_load *l, const struct str side[2], uint32_t rank)
+merge_flush(struct tokenizer_load *l, struct merge_batch *m)
 {
-    struct tokenizer  *t = l->tok;
-    struct str         right = side[1];
-    char               small[256];
-    int32_t            id[3];
+    struct bpe  *b = &l->tok->bpe;
 
-    id[0] = vocab_find(&t->model, side[0].data, side[0].len);
-    id[1] = vocab_find(&t->model, right.data, right.len);
-    right.data += right.len < t->bpe.prefix.len ? right.len
-                                                : t->bpe.prefix.len;
-    right.len -= right.len < t->bpe.prefix.len ? right.len
-                                               : t->bpe.prefix.len;
-    size_t  len = side[0].len + right.len;
-    char   *whole = len <= sizeof small ? small : malloc(len);
-    if (whole == NULL) {
+    /* `joined` may have moved while it grew. */
+    size_t  at = 0;
+    for (size_t i = 0; i < m->num; i++) {
+        m->token[3 * i + 2].data = m->joined.data + at;
+        at += m->token[3 * i + 2].len;
+    }
+    if (m->joined.failed) {
         return err_set(l->err, "out of memory");
     }
-    memcpy(whole, side[0].data, side[0].len);
-    memcpy(whole + side[0].len, right.data, right.len);
-    id[2] = vocab_find(&t->model, whole, len);
-    if (whole != small) {
-        free(whole);
+    vocab_find_batch(&l->tok->model, m->token, 3 * m->num, m->id);
+    for (size_t i = 0; i < m->num; i++) {
+        bpe_prefetch_pair(b, m->id[3 * i], m->id[3 * i + 1]);
     }
-    if (id[0] < 0 || id[1] < 0 || id[2] < 0) {
-        const char  *what = id[0] < 0 ? "left side" : id[1] < 0 ? "right side"
-                                                                : "result";
-        return err_set(l->err, "model.merges[%u]: the %s of \"%.*s\" + "
-                       "\"%.*s\" is not in model.vocab; the file is corrupt",
-                       rank, what, (int) (side[0].len < 64 ? side[0].len : 64),
-                       side[0].data,
-                       (int) (side[1].len < 64 ? side[1].len : 64),
-                       side[1].data);
+    for (size_t i = 0; i < m->num; i++) {
+        const int32_t  *id = &m->id[3 * i];
+        if (id[0] < 0 || id[1] < 0 || id[2] < 0) {
+            struct str   left = m->token[3 * i], right = m->token[3 * i + 1];
+            const char  *what = id[0] < 0 ? "left side"
+                                : id[1] < 0 ? "right side" : "result";
+            return err_set(l->err, "model.merges[%zu]: the %s of \"%.*s\" + "
+                           "\"%.*s\" is not in model.vocab; the file is "
+                           "corrupt", m->rank + i, what, shown(left),
+                           left.data, shown(right), right.data);
+        }
+        if (!bpe_add_pair(b, id[0], id[1], m->rank + (uint32_t) i, id[2])) {
+            return err_set(l->err, "model.merges: more than %u, or out of "
+                           "memory", BPE_MERGES_MAX);
+        }
     }
-    bpe_add_pair(&t->bpe, id[0], id[1], rank, id[2]);
+    m->rank += (uint32_t) m->num;
+    m->num = 0;
+    buf_reset(&m->joined);
     return OK;
 }
 
+/* The joined token leaves out the right side's continuing_subword_prefix. */
 static int
-load_merges(struct tokenizer_load *l, const cJSON *merges)
+merge_push(struct tokenizer_load *l, struct merge_batch *m,
+           const struct str side[2])
 {
-    const cJSON  *m;
-    uint32_t      rank = 0;
+    size_t  skip = l->tok->bpe.prefix.len;
+    size_t  i = 3 * m->num++;
 
-    cJSON_ArrayForEach(m, merges) {
-        struct str  side[2];
-        int         rc = merge_sides(l, m, side);
-        if (rc == AGAIN) {
+    skip = skip < side[1].len ? skip : side[1].len;
+    m->token[i] = side[0];
+    m->token[i + 1] = side[1];
+    buf_append_str(&m->joined, side[0]);
+    buf_append(&m->joined, side[1].data + skip, side[1].len - skip);
+    m->token[i + 2] = (struct str) { NULL, side[0].len + side[1].len - skip };
+    return m->num == MERGE_BATCH ? merge_flush(l, m) : OK;
+}
+
+static int
+load_merges(struct tokenizer_load *l, struct str merges)
+{
+    struct json_pull    p;
+    struct merge_batch  m = { .num = 0 };
+    struct str          side[2];
+    int                 rc;
+
+    buf_init(&m.joined, TOKENIZER_FILE_BYTES_MAX);
+    json_pull_open(&p, merges, l->err);
+    while ((rc = json_pull_merge(&p, side)) == OK) {
+        if (side[1].data == NULL
+            && str_starts_with(side[0], STR("#version")))
+        {
             continue;
         }
-        if (rc != OK) {
-            return err_set(l->err, "model.merges[%u] is neither \"a b\" nor "
-                           "[\"a\", \"b\"]", rank);
+        if (side[1].data == NULL && !merge_split(side)) {
+            rc = err_set(l->err, "model.merges[%zu] is neither \"a b\" nor "
+                         "[\"a\", \"b\"]", m.rank + m.num);
+            break;
         }
-        if (add_merge(l, side, rank) != OK) {
-            return ERROR;
+        if (merge_push(l, &m, side) != OK) {
+            rc = ERROR;
+            break;
         }
-        rank++;
     }
-    return OK;
+    if (rc == AGAIN) {
+        rc = merge_flush(l, &m);
+    }
+    buf_destroy(&m.joined);
+    return rc;
 }
 
 static bool
-is_true(const cJSON *v, const char *name)
+is_true(const struct json *v, const char *name)
 {
-    return cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(v, name));
+    const struct json  *f = json_find(v, name);
+    return f != NULL && f->type == JSON_BOOL && f->b;
 }
 
 /* An optional string of the model, into the arena. */
 static int
-load_affix(struct tokenizer_load *l, const cJSON *model, const char *name,
+load_affix(struct tokenizer_load *l, const struct json *model, const char *name,
            struct str *out)
 {
-    struct str  s = tokenizer_load_str(
-        l, cJSON_GetObjectItemCaseSensitive(model, name));
+    struct str  s = string_of(json_find(model, name));
 
     *out = (struct str) { NULL, 0 };
     if (s.len > BPE_AFFIX_BYTES_MAX) {
@@ -323,17 +327,16 @@ load_affix(struct tokenizer_load *l, const cJSON *model, const char *name,
 
 /* With a complete byte alphabet BPE can work on raw bytes: drops the stage
  * that writes them as characters. */
-static int
-use_bytes(struct tokenizer_load *l)
+static void
+use_bytes(struct tokenizer *t)
 {
-    struct tokenizer  *t = l->tok;
     struct pretok     *p = &t->pretok;
 
     if (p->num_stages == 0
         || p->stages[p->num_stages - 1].kind != PRETOK_BYTE_LEVEL
         || t->bpe.prefix.len > 0 || t->bpe.suffix.len > 0)
     {
-        return OK;
+        return;
     }
     int32_t  ids[256];
     for (int i = 0; i < 256; i++) {
@@ -341,48 +344,24 @@ use_bytes(struct tokenizer_load *l)
         int     n = utf8_encode(byte_map_char((uint8_t) i), c);
         ids[i] = vocab_find(&t->model, c, (size_t) n);
         if (ids[i] < 0) {
-            return OK;
+            return;
         }
     }
     memcpy(t->bpe.byte_ids, ids, sizeof ids);
     t->bpe.bytes = true;
     p->num_stages--;
-    if (!t->bpe.ignore_merges) {
-        return OK;
-    }
-    if (!vocab_init(&t->bpe.words, t->model.num_entries,
-                    TOKENIZER_FILE_BYTES_MAX))
-    {
-        return err_set(l->err, "out of memory");
-    }
-    struct buf  bytes;
-    buf_init(&bytes, TOKENIZER_FILE_BYTES_MAX);
-    for (uint32_t i = 0; i < t->model.num_entries; i++) {
-        const struct vocab_entry  *e = &t->model.entries[i];
-        buf_reset(&bytes);
-        if (byte_map_decode((struct str) { t->model.text.data + e->offset,
-                                           e->len }, &bytes)
-            && !vocab_add(&t->bpe.words, buf_str(&bytes), e->id))
-        {
-            buf_destroy(&bytes);
-            return err_set(l->err, "out of memory");
-        }
-    }
-    buf_destroy(&bytes);
-    return OK;
 }
 
 static int
-load_model_flags(struct tokenizer_load *l, const cJSON *model)
+load_model_flags(struct tokenizer_load *l, const struct json *model)
 {
     struct bpe  *b = &l->tok->bpe;
-    struct str   unk = tokenizer_load_str(
-        l, cJSON_GetObjectItemCaseSensitive(model, "unk_token"));
-    const cJSON *dropout = cJSON_GetObjectItemCaseSensitive(model, "dropout");
+    struct str   unk = string_of(json_find(model, "unk_token"));
+    const struct json *dropout = json_find(model, "dropout");
 
-    if (cJSON_IsNumber(dropout) && dropout->valuedouble != 0) {
+    if (dropout != NULL && dropout->f != 0) {
         return err_set(l->err, "model.dropout %g is not supported: encoding "
-                       "would be random", dropout->valuedouble);
+                       "would be random", dropout->f);
     }
     b->ignore_merges = is_true(model, "ignore_merges");
     b->byte_fallback = is_true(model, "byte_fallback");
@@ -391,7 +370,7 @@ load_model_flags(struct tokenizer_load *l, const cJSON *model)
         b->unk_id = vocab_find(&l->tok->model, unk.data, unk.len);
         if (b->unk_id < 0) {
             return err_set(l->err, "model.unk_token \"%.*s\" is not in "
-                           "model.vocab", (int) (unk.len < 64 ? unk.len : 64),
+                           "model.vocab", shown(unk),
                            unk.data);
         }
     }
@@ -409,40 +388,35 @@ load_model_flags(struct tokenizer_load *l, const cJSON *model)
 }
 
 static int
-load_model(struct tokenizer_load *l, const cJSON *model)
+load_model(struct tokenizer_load *l, const struct loaded_file *f)
 {
-    const char   *type = cJSON_GetStringValue(
-        cJSON_GetObjectItemCaseSensitive(model, "type"));
-    const cJSON  *merges = cJSON_GetObjectItemCaseSensitive(model, "merges");
+    const struct json  *model = json_find(f->root, "model");
+    struct str          type = string_of(json_find(model, "type"));
 
-    if (!cJSON_IsObject(model)) {
+    if (model == NULL || model->type != JSON_OBJECT) {
         return err_set(l->err, "\"model\" is missing");
     }
     /* Old files have no type; merges tell BPE from the others. */
-    if (type != NULL && strcmp(type, "BPE") != 0) {
-        return err_set(l->err, "model type \"%s\" is not supported, only BPE "
-                       "is", type);
+    if (type.data != NULL && !str_eq(type, STR("BPE"))) {
+        return err_set(l->err, "model type \"%.*s\" is not supported, only BPE "
+                       "is", shown(type), type.data);
     }
-    if (!cJSON_IsArray(merges)) {
+    if (f->parts.merges.data == NULL) {
         return err_set(l->err, "model.merges is missing: only BPE models are "
                        "supported");
     }
-    size_t  num = (size_t) cJSON_GetArraySize(merges);
-    if (num > BPE_MERGES_MAX) {
-        return err_set(l->err, "model.merges has %zu entries, the limit is %u",
-                       num, BPE_MERGES_MAX);
-    }
-    if (load_vocab(l, cJSON_GetObjectItemCaseSensitive(model, "vocab")) != OK) {
+    if (load_vocab(l, f->parts.vocab) != OK) {
         return ERROR;
     }
-    if (!bpe_init(&l->tok->bpe, &l->tok->model, (uint32_t) num)) {
+    if (!bpe_init(&l->tok->bpe, &l->tok->model)) {
         return err_set(l->err, "out of memory");
     }
-    if (load_model_flags(l, model) != OK || load_merges(l, merges) != OK
-        || use_bytes(l) != OK)
+    if (load_model_flags(l, model) != OK
+        || load_merges(l, f->parts.merges) != OK)
     {
         return ERROR;
     }
+    use_bytes(l->tok);
     return bpe_finish(&l->tok->bpe) ? OK : err_set(l->err, "out of memory");
 }
 
@@ -488,14 +462,13 @@ add_to_set(struct tokenizer_load *l, const struct added_token *token,
 /* One pass takes special tokens, the other the rest: the reference looks for
  * special ones first when two have the same content. */
 static int
-load_added_pass(struct tokenizer_load *l, const cJSON *list, bool special,
+load_added_pass(struct tokenizer_load *l, const struct json *list, bool special,
                 struct tokenizer_scratch *scratch)
 {
-    const cJSON  *v;
+    const struct json  *v;
 
-    cJSON_ArrayForEach(v, list) {
-        struct str  content = tokenizer_load_str(
-            l, cJSON_GetObjectItemCaseSensitive(v, "content"));
+    for (v = items_of(list); v != NULL; v = v->next) {
+        struct str  content = string_of(json_find(v, "content"));
         struct added_token  token = {
             .id = vocab_find(&l->tok->added, content.data, content.len),
             .special = is_true(v, "special"),
@@ -513,12 +486,12 @@ load_added_pass(struct tokenizer_load *l, const cJSON *list, bool special,
 }
 
 static int
-load_added(struct tokenizer_load *l, const cJSON *list)
+load_added(struct tokenizer_load *l, const struct json *list)
 {
     struct tokenizer  *t = l->tok;
-    const cJSON       *v;
+    const struct json       *v;
     int32_t            largest = -1;
-    int                num = cJSON_GetArraySize(list);
+    int                num = items_of(list) == NULL ? 0 : (int) list->num_children;
 
     if (num > TOKENIZER_ADDED_MAX) {
         return err_set(l->err, "added_tokens has %d entries, the limit is %d",
@@ -527,9 +500,8 @@ load_added(struct tokenizer_load *l, const cJSON *list)
     if (!vocab_init(&t->added, (size_t) num, TOKENIZER_FILE_BYTES_MAX)) {
         return err_set(l->err, "out of memory");
     }
-    cJSON_ArrayForEach(v, list) {
-        struct str  s = tokenizer_load_str(
-            l, cJSON_GetObjectItemCaseSensitive(v, "content"));
+    for (v = items_of(list); v != NULL; v = v->next) {
+        struct str  s = string_of(json_find(v, "content"));
         if (s.data == NULL) {
             return err_set(l->err, "added_tokens: an entry has no \"content\"");
         }
@@ -582,10 +554,10 @@ token_bytes_fill(struct tokenizer *t, struct str token,
 }
 
 static int
-load_info(struct tokenizer_load *l, const cJSON *added)
+load_info(struct tokenizer_load *l, const struct json *added)
 {
     struct tokenizer  *t = l->tok;
-    const cJSON       *v;
+    const struct json       *v;
 
     t->num_ids = t->model.num_ids > t->added.num_ids ? t->model.num_ids
                                                      : t->added.num_ids;
@@ -603,9 +575,8 @@ load_info(struct tokenizer_load *l, const cJSON *added)
             t->info[id].flags |= TOKEN_ADDED;
         }
     }
-    cJSON_ArrayForEach(v, added) {
-        struct str  s = tokenizer_load_str(
-            l, cJSON_GetObjectItemCaseSensitive(v, "content"));
+    for (v = items_of(added); v != NULL; v = v->next) {
+        struct str  s = string_of(json_find(v, "content"));
         int32_t     id = vocab_find(&t->added, s.data, s.len);
         if (id >= 0 && is_true(v, "special")) {
             t->info[id].flags |= TOKEN_SPECIAL;
@@ -626,22 +597,22 @@ load_specials(struct tokenizer_load *l, const char *dir)
     static const char *const  files[] = { "tokenizer_config.json",
                                           "special_tokens_map.json" };
 
-    for (size_t f = 0; f < 2; f++) {
-        cJSON  *root;
-        int     rc = load_json(l, dir, files[f], &root);
-        if (rc == AGAIN) {
-            continue;
-        }
+    for (size_t k = 0; k < 2; k++) {
+        struct loaded_file  f;
+        int                 rc = load_json(l, dir, files[k], &f);
         if (rc != OK) {
-            cJSON_Delete(root);
+            unload(&f);
+            if (rc == AGAIN) {
+                continue;
+            }
             return ERROR;
         }
         for (int i = 0; i < TOKENIZER_NUM_SPECIALS; i++) {
-            const cJSON  *v = cJSON_GetObjectItemCaseSensitive(root, names[i]);
-            if (cJSON_IsObject(v)) {
-                v = cJSON_GetObjectItemCaseSensitive(v, "content");
+            const struct json  *v = json_find(f.root, names[i]);
+            if (v != NULL && v->type == JSON_OBJECT) {
+                v = json_find(v, "content");
             }
-            struct str  s = tokenizer_load_str(l, v);
+            struct str  s = string_of(v);
             if (s.data == NULL || l->tok->special_text[i].data != NULL) {
                 continue;
             }
@@ -649,7 +620,7 @@ load_specials(struct tokenizer_load *l, const char *dir)
             l->tok->special_text[i] = (struct str) { copy, copy ? s.len : 0 };
             l->tok->special_id[i] = tokenizer_token_id(l->tok, s);
         }
-        cJSON_Delete(root);
+        unload(&f);
     }
     return OK;
 }
@@ -657,20 +628,20 @@ load_specials(struct tokenizer_load *l, const char *dir)
 /* ---- all of it ------------------------------------------------------------ */
 
 static int
-load_tokenizer_json(struct tokenizer_load *l, const cJSON *root)
+load_tokenizer_json(struct tokenizer_load *l, const struct loaded_file *f)
 {
-    const cJSON  *added = cJSON_GetObjectItemCaseSensitive(root,
-                                                           "added_tokens");
+    const struct json  *root = f->root;
+    const struct json  *added = json_find(root, "added_tokens");
 
-    if (tokenizer_parse_normalizer(l, cJSON_GetObjectItemCaseSensitive(
+    if (tokenizer_parse_normalizer(l, json_find(
                                        root, "normalizer")) != OK
-        || tokenizer_parse_pretok(l, cJSON_GetObjectItemCaseSensitive(
+        || tokenizer_parse_pretok(l, json_find(
                                       root, "pre_tokenizer")) != OK
-        || tokenizer_parse_decoder(l, cJSON_GetObjectItemCaseSensitive(
+        || tokenizer_parse_decoder(l, json_find(
                                        root, "decoder")) != OK
-        || tokenizer_parse_post(l, cJSON_GetObjectItemCaseSensitive(
+        || tokenizer_parse_post(l, json_find(
                                     root, "post_processor")) != OK
-        || load_model(l, cJSON_GetObjectItemCaseSensitive(root, "model")) != OK
+        || load_model(l, f) != OK
         || load_added(l, added) != OK || load_info(l, added) != OK)
     {
         return ERROR;
@@ -688,7 +659,7 @@ tokenizer_open(struct tokenizer **out, const char *model_dir, struct err *err)
 {
     struct tokenizer       *t = calloc(1, sizeof *t);
     struct tokenizer_load   l = { .tok = t, .err = err };
-    cJSON                  *root = NULL;
+    struct loaded_file      f;
 
     *out = NULL;
     if (t == NULL) {
@@ -698,16 +669,16 @@ tokenizer_open(struct tokenizer **out, const char *model_dir, struct err *err)
     for (int i = 0; i < TOKENIZER_NUM_SPECIALS; i++) {
         t->special_id[i] = -1;
     }
-    int  rc = load_json(&l, model_dir, "tokenizer.json", &root);
+    int  rc = load_json(&l, model_dir, "tokenizer.json", &f);
     if (rc == AGAIN) {
         rc = err_set(err, "%s: no tokenizer.json", model_dir);
     } else if (rc == OK) {
-        rc = load_tokenizer_json(&l, root);
+        rc = load_tokenizer_json(&l, &f);
         if (rc != OK) {
             (void) err_prefix(err, "%s/tokenizer.json", model_dir);
         }
     }
-    cJSON_Delete(root);
+    unload(&f);
     if (rc == OK) {
         rc = load_specials(&l, model_dir);
     }

@@ -7,28 +7,67 @@
 
 #define SEQUENCE_DEPTH_MAX  4      /* Sequence in Sequence; files nest 1 */
 
-static const char *
-type_of(const cJSON *v)
+static bool
+is(struct str s, const char *name)
 {
-    const char  *t = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(
-                                              v, "type"));
-    return t == NULL ? "" : t;
+    return str_eq(s, str_from(name));
+}
+
+static bool
+is_absent(const struct json *v)
+{
+    return v == NULL || v->type == JSON_NULL;
+}
+
+/* The first item of an array that may be missing. */
+static const struct json *
+first_of(const struct json *v)
+{
+    return v != NULL && v->type == JSON_ARRAY ? v->child : NULL;
+}
+
+/* The second item of an array that may be missing. */
+static const struct json *
+second_of(const struct json *v)
+{
+    const struct json  *first = first_of(v);
+    return first == NULL ? NULL : first->next;
+}
+
+static struct str
+string_of(const struct json *v)
+{
+    return v != NULL && v->type == JSON_STRING ? v->string
+                                               : (struct str) { NULL, 0 };
+}
+
+static struct str
+type_of(const struct json *v)
+{
+    return string_of(json_find(v, "type"));
+}
+
+/* A whole number in 0..max. */
+static bool
+is_int(const struct json *v, int64_t max)
+{
+    return v != NULL && v->type == JSON_INT && v->int_fits && v->i >= 0
+           && v->i <= max;
 }
 
 /* A field that is absent, null or a boolean. */
 static bool
-flag(const cJSON *v, const char *name, bool otherwise)
+flag(const struct json *v, const char *name, bool otherwise)
 {
-    const cJSON  *f = cJSON_GetObjectItemCaseSensitive(v, name);
-    return cJSON_IsBool(f) ? cJSON_IsTrue(f) : otherwise;
+    const struct json  *f = json_find(v, name);
+    return f != NULL && f->type == JSON_BOOL ? f->b : otherwise;
 }
 
 /* A string field, copied into the arena; data NULL when absent. */
 static struct str
-text_field(struct tokenizer_load *l, const cJSON *v, const char *name)
+text_field(struct tokenizer_load *l, const struct json *v, const char *name)
 {
-    struct str  s = tokenizer_load_str(l, cJSON_GetObjectItemCaseSensitive(
-                                              v, name));
+    struct str  s = string_of(json_find(v, name));
     if (s.data == NULL) {
         return s;
     }
@@ -37,24 +76,26 @@ text_field(struct tokenizer_load *l, const cJSON *v, const char *name)
 }
 
 static int
-unsupported(struct tokenizer_load *l, const char *part, const cJSON *v)
+unsupported(struct tokenizer_load *l, const char *part, const struct json *v)
 {
-    return err_set(l->err, "%s type \"%s\" is not supported", part, type_of(v));
+    return err_set(l->err, "%s type \"%.*s\" is not supported", part,
+                   STR_ARG(type_of(v)));
 }
 
 static int
-missing(struct tokenizer_load *l, const cJSON *v, const char *field)
+missing(struct tokenizer_load *l, const struct json *v, const char *field)
 {
-    return err_set(l->err, "%s needs a field \"%s\"", type_of(v), field);
+    return err_set(l->err, "%.*s needs a field \"%s\"", STR_ARG(type_of(v)),
+                   field);
 }
 
 /* {"String": s} -> *literal, {"Regex": r} -> *regex.  An empty literal is the
  * empty regex: it matches everywhere. */
 static int
-parse_pattern(struct tokenizer_load *l, const cJSON *v, struct str *literal,
+parse_pattern(struct tokenizer_load *l, const struct json *v, struct str *literal,
               struct regex **regex)
 {
-    const cJSON  *p = cJSON_GetObjectItemCaseSensitive(v, "pattern");
+    const struct json  *p = json_find(v, "pattern");
     struct str    s = text_field(l, p, "String");
 
     *regex = NULL;
@@ -63,7 +104,7 @@ parse_pattern(struct tokenizer_load *l, const cJSON *v, struct str *literal,
         return OK;
     }
     if (s.data == NULL) {
-        s = tokenizer_load_str(l, cJSON_GetObjectItemCaseSensitive(p,
+        s = string_of(json_find(p,
                                                                    "Regex"));
     }
     if (s.data == NULL) {
@@ -76,32 +117,32 @@ parse_pattern(struct tokenizer_load *l, const cJSON *v, struct str *literal,
 /* ---- normalizer -------------------------------------------------------- */
 
 static int
-norm_fill(struct tokenizer_load *l, const cJSON *v, struct norm_step *s)
+norm_fill(struct tokenizer_load *l, const struct json *v, struct norm_step *s)
 {
-    const char  *t = type_of(v);
+    struct str  t = type_of(v);
 
-    if (strcmp(t, "NFC") == 0 || strcmp(t, "NFD") == 0
-        || strcmp(t, "NFKC") == 0 || strcmp(t, "NFKD") == 0)
+    if (is(t, "NFC") || is(t, "NFD")
+        || is(t, "NFKC") || is(t, "NFKD"))
     {
-        bool  compat = t[2] == 'K', composed = t[strlen(t) - 1] == 'C';
+        bool  compat = t.data[2] == 'K', composed = t.data[t.len - 1] == 'C';
         s->kind = NORM_FORM;
         s->form = compat ? (composed ? UNICODE_NFKC : UNICODE_NFKD)
                          : (composed ? UNICODE_NFC : UNICODE_NFD);
-    } else if (strcmp(t, "Lowercase") == 0) {
+    } else if (is(t, "Lowercase")) {
         s->kind = NORM_LOWERCASE;
-    } else if (strcmp(t, "StripAccents") == 0) {
+    } else if (is(t, "StripAccents")) {
         s->kind = NORM_STRIP_ACCENTS;
-    } else if (strcmp(t, "ByteLevel") == 0) {
+    } else if (is(t, "ByteLevel")) {
         s->kind = NORM_BYTE_LEVEL;
-    } else if (strcmp(t, "Strip") == 0) {
+    } else if (is(t, "Strip")) {
         s->kind = NORM_STRIP;
         s->left = flag(v, "strip_left", true);
         s->right = flag(v, "strip_right", true);
-    } else if (strcmp(t, "Prepend") == 0) {
+    } else if (is(t, "Prepend")) {
         s->kind = NORM_PREPEND;
         s->content = text_field(l, v, "prepend");
         return s->content.data == NULL ? missing(l, v, "prepend") : OK;
-    } else if (strcmp(t, "Replace") == 0) {
+    } else if (is(t, "Replace")) {
         s->kind = NORM_REPLACE;
         s->content = text_field(l, v, "content");
         if (s->content.data == NULL) {
@@ -116,18 +157,17 @@ norm_fill(struct tokenizer_load *l, const cJSON *v, struct norm_step *s)
 
 /* Recursion is bounded by SEQUENCE_DEPTH_MAX; the file is the model's. */
 static int
-parse_normalizer(struct tokenizer_load *l, const cJSON *v, int depth)
+parse_normalizer(struct tokenizer_load *l, const struct json *v, int depth)
 {
     struct normalizer  *n = &l->tok->normalizer;
-    const cJSON        *item;
+    const struct json  *item;
 
-    if (v == NULL || cJSON_IsNull(v)) {
+    if (is_absent(v)) {
         return OK;
     }
-    if (strcmp(type_of(v), "Sequence") == 0 && depth < SEQUENCE_DEPTH_MAX) {
-        cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(
-                               v, "normalizers"))
-        {
+    if (is(type_of(v), "Sequence") && depth < SEQUENCE_DEPTH_MAX) {
+        item = first_of(json_find(v, "normalizers"));
+        for (; item != NULL; item = item->next) {
             if (parse_normalizer(l, item, depth + 1) != OK) {
                 return ERROR;
             }
@@ -142,7 +182,7 @@ parse_normalizer(struct tokenizer_load *l, const cJSON *v, int depth)
 }
 
 int
-tokenizer_parse_normalizer(struct tokenizer_load *l, const cJSON *v)
+tokenizer_parse_normalizer(struct tokenizer_load *l, const struct json *v)
 {
     return parse_normalizer(l, v, 0);
 }
@@ -176,7 +216,7 @@ stage_chars(struct tokenizer_load *l, bool (*is_match)(uint32_t),
 }
 
 static int
-parse_behavior(struct tokenizer_load *l, const cJSON *v,
+parse_behavior(struct tokenizer_load *l, const struct json *v,
                enum split_behavior *out)
 {
     static const char *const  names[] = {
@@ -185,29 +225,30 @@ parse_behavior(struct tokenizer_load *l, const cJSON *v,
         [SPLIT_MERGED_WITH_NEXT] = "MergedWithNext",
         [SPLIT_CONTIGUOUS] = "Contiguous"
     };
-    const cJSON  *b = cJSON_GetObjectItemCaseSensitive(v, "behavior");
-    const char   *name = cJSON_GetStringValue(b);
+    const struct json  *b = json_find(v, "behavior");
+    struct str          name = string_of(b);
 
     *out = SPLIT_ISOLATED;
-    if (b == NULL && strcmp(type_of(v), "Punctuation") == 0) {
+    if (b == NULL && is(type_of(v), "Punctuation")) {
         return OK;
     }
-    for (size_t i = 0; name != NULL && i < sizeof names / sizeof names[0];
+    for (size_t i = 0; name.data != NULL && i < sizeof names / sizeof names[0];
          i++)
     {
-        if (strcmp(name, names[i]) == 0) {
+        if (is(name, names[i])) {
             *out = (enum split_behavior) i;
             return OK;
         }
     }
-    return err_set(l->err, "%s has no known \"behavior\"", type_of(v));
+    return err_set(l->err, "%.*s has no known \"behavior\"",
+                   STR_ARG(type_of(v)));
 }
 
 static int
-pretok_split(struct tokenizer_load *l, const cJSON *v)
+pretok_split(struct tokenizer_load *l, const struct json *v)
 {
     struct pretok_stage  *s = stage_push(l);
-    const cJSON          *p = cJSON_GetObjectItemCaseSensitive(v, "pattern");
+    const struct json  *p = json_find(v, "pattern");
 
     if (s == NULL) {
         return ERROR;
@@ -217,8 +258,7 @@ pretok_split(struct tokenizer_load *l, const cJSON *v)
         return ERROR;
     }
     s->invert = flag(v, "invert", false);
-    s->scan = scan_find(tokenizer_load_str(
-                            l, cJSON_GetObjectItemCaseSensitive(p, "Regex")));
+    s->scan = scan_find(string_of(json_find(p, "Regex")));
     if (s->scan != NULL) {
         s->by = SPLIT_SCAN;
         return OK;
@@ -231,7 +271,7 @@ pretok_split(struct tokenizer_load *l, const cJSON *v)
 }
 
 static int
-pretok_byte_level(struct tokenizer_load *l, const cJSON *v)
+pretok_byte_level(struct tokenizer_load *l, const struct json *v)
 {
     struct pretok_stage  *s;
 
@@ -257,11 +297,10 @@ pretok_byte_level(struct tokenizer_load *l, const cJSON *v)
 }
 
 static int
-pretok_metaspace(struct tokenizer_load *l, const cJSON *v)
+pretok_metaspace(struct tokenizer_load *l, const struct json *v)
 {
     struct pretok_stage  *s = stage_push(l);
-    const char           *scheme = cJSON_GetStringValue(
-        cJSON_GetObjectItemCaseSensitive(v, "prepend_scheme"));
+    struct str            scheme = string_of(json_find(v, "prepend_scheme"));
 
     if (s == NULL) {
         return ERROR;
@@ -272,16 +311,16 @@ pretok_metaspace(struct tokenizer_load *l, const cJSON *v)
     if (s->content.data == NULL || s->content.len == 0) {
         return missing(l, v, "replacement");
     }
-    if (scheme == NULL) {              /* old files: add_prefix_space */
+    if (scheme.data == NULL) {              /* old files: add_prefix_space */
         s->prepend = flag(v, "add_prefix_space", true) ? PREPEND_ALWAYS
                                                        : PREPEND_NEVER;
-    } else if (strcmp(scheme, "first") == 0) {
+    } else if (is(scheme, "first")) {
         s->prepend = PREPEND_FIRST;
-    } else if (strcmp(scheme, "never") == 0) {
+    } else if (is(scheme, "never")) {
         s->prepend = PREPEND_NEVER;
-    } else if (strcmp(scheme, "always") != 0) {
-        return err_set(l->err, "Metaspace prepend_scheme \"%s\" is not known",
-                       scheme);
+    } else if (!is(scheme, "always")) {
+        return err_set(l->err, "Metaspace prepend_scheme \"%.*s\" is not "
+                       "known", STR_ARG(scheme));
     }
     if (!flag(v, "split", true)) {
         return OK;
@@ -297,7 +336,7 @@ pretok_metaspace(struct tokenizer_load *l, const cJSON *v)
 }
 
 static int
-pretok_delimiter(struct tokenizer_load *l, const cJSON *v)
+pretok_delimiter(struct tokenizer_load *l, const struct json *v)
 {
     struct pretok_stage  *s = stage_push(l);
 
@@ -312,41 +351,41 @@ pretok_delimiter(struct tokenizer_load *l, const cJSON *v)
 }
 
 static int
-pretok_fill(struct tokenizer_load *l, const cJSON *v)
+pretok_fill(struct tokenizer_load *l, const struct json *v)
 {
-    const char           *t = type_of(v);
+    struct str            t = type_of(v);
     enum split_behavior   behavior;
     struct pretok_stage  *s;
 
-    if (strcmp(t, "Split") == 0) {
+    if (is(t, "Split")) {
         return pretok_split(l, v);
     }
-    if (strcmp(t, "ByteLevel") == 0) {
+    if (is(t, "ByteLevel")) {
         return pretok_byte_level(l, v);
     }
-    if (strcmp(t, "Metaspace") == 0) {
+    if (is(t, "Metaspace")) {
         return pretok_metaspace(l, v);
     }
-    if (strcmp(t, "Digits") == 0) {
+    if (is(t, "Digits")) {
         return stage_chars(l, unicode_is_numeric,
                            flag(v, "individual_digits", false)
                            ? SPLIT_ISOLATED : SPLIT_CONTIGUOUS);
     }
-    if (strcmp(t, "Punctuation") == 0) {
+    if (is(t, "Punctuation")) {
         return parse_behavior(l, v, &behavior) != OK ? ERROR
                : stage_chars(l, unicode_is_punctuation, behavior);
     }
-    if (strcmp(t, "WhitespaceSplit") == 0) {
+    if (is(t, "WhitespaceSplit")) {
         return stage_chars(l, unicode_is_space, SPLIT_REMOVED);
     }
-    if (strcmp(t, "BertPreTokenizer") == 0) {
+    if (is(t, "BertPreTokenizer")) {
         return stage_chars(l, unicode_is_space, SPLIT_REMOVED) != OK ? ERROR
                : stage_chars(l, unicode_is_punctuation, SPLIT_ISOLATED);
     }
-    if (strcmp(t, "CharDelimiterSplit") == 0) {
+    if (is(t, "CharDelimiterSplit")) {
         return pretok_delimiter(l, v);
     }
-    if (strcmp(t, "Whitespace") == 0) {
+    if (is(t, "Whitespace")) {
         if ((s = stage_push(l)) == NULL) {
             return ERROR;
         }
@@ -360,19 +399,18 @@ pretok_fill(struct tokenizer_load *l, const cJSON *v)
 
 /* Recursion is bounded by SEQUENCE_DEPTH_MAX. */
 static int
-parse_pretok(struct tokenizer_load *l, const cJSON *v, int depth)
+parse_pretok(struct tokenizer_load *l, const struct json *v, int depth)
 {
-    const cJSON  *item;
+    const struct json  *item;
 
-    if (v == NULL || cJSON_IsNull(v)) {
+    if (is_absent(v)) {
         return OK;
     }
-    if (strcmp(type_of(v), "Sequence") != 0 || depth >= SEQUENCE_DEPTH_MAX) {
+    if (!is(type_of(v), "Sequence") || depth >= SEQUENCE_DEPTH_MAX) {
         return pretok_fill(l, v);
     }
-    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(
-                           v, "pretokenizers"))
-    {
+    item = first_of(json_find(v, "pretokenizers"));
+    for (; item != NULL; item = item->next) {
         if (parse_pretok(l, item, depth + 1) != OK) {
             return ERROR;
         }
@@ -381,7 +419,7 @@ parse_pretok(struct tokenizer_load *l, const cJSON *v, int depth)
 }
 
 int
-tokenizer_parse_pretok(struct tokenizer_load *l, const cJSON *v)
+tokenizer_parse_pretok(struct tokenizer_load *l, const struct json *v)
 {
     return parse_pretok(l, v, 0);
 }
@@ -389,61 +427,58 @@ tokenizer_parse_pretok(struct tokenizer_load *l, const cJSON *v)
 /* ---- decoder --------------------------------------------------------------- */
 
 static int
-decode_strip(struct tokenizer_load *l, const cJSON *v, struct decode_step *s)
+decode_strip(struct tokenizer_load *l, const struct json *v, struct decode_step *s)
 {
-    const cJSON  *start = cJSON_GetObjectItemCaseSensitive(v, "start");
-    const cJSON  *stop = cJSON_GetObjectItemCaseSensitive(v, "stop");
+    const struct json  *start = json_find(v, "start");
+    const struct json  *stop = json_find(v, "stop");
 
     s->kind = DECODE_STRIP;
     s->content = text_field(l, v, "content");
     if (s->content.data == NULL || s->content.len == 0) {
         return missing(l, v, "content");
     }
-    if (!cJSON_IsNumber(start) || !cJSON_IsNumber(stop)
-        || start->valuedouble < 0 || start->valuedouble > 1024
-        || stop->valuedouble < 0 || stop->valuedouble > 1024)
+    if (!is_int(start, 1024) || !is_int(stop, 1024))
     {
         return err_set(l->err, "Strip needs start and stop in 0..1024");
     }
-    s->start = (uint32_t) start->valuedouble;
-    s->stop = (uint32_t) stop->valuedouble;
+    s->start = (uint32_t) start->i;
+    s->stop = (uint32_t) stop->i;
     return OK;
 }
 
 static int
-decode_fill(struct tokenizer_load *l, const cJSON *v, struct decode_step *s)
+decode_fill(struct tokenizer_load *l, const struct json *v, struct decode_step *s)
 {
-    const char  *t = type_of(v), *scheme;
+    struct str  t = type_of(v), scheme;
 
-    if (strcmp(t, "ByteLevel") == 0) {
+    if (is(t, "ByteLevel")) {
         s->kind = DECODE_BYTE_LEVEL;
-    } else if (strcmp(t, "ByteFallback") == 0) {
+    } else if (is(t, "ByteFallback")) {
         s->kind = DECODE_BYTE_FALLBACK;
-    } else if (strcmp(t, "Fuse") == 0) {
+    } else if (is(t, "Fuse")) {
         s->kind = DECODE_FUSE;
-    } else if (strcmp(t, "Strip") == 0) {
+    } else if (is(t, "Strip")) {
         return decode_strip(l, v, s);
-    } else if (strcmp(t, "Replace") == 0) {
+    } else if (is(t, "Replace")) {
         s->kind = DECODE_REPLACE;
         s->content = text_field(l, v, "content");
         if (s->content.data == NULL) {
             return missing(l, v, "content");
         }
         return parse_pattern(l, v, &s->pattern, &s->regex);
-    } else if (strcmp(t, "Metaspace") == 0) {
+    } else if (is(t, "Metaspace")) {
         s->kind = DECODE_METASPACE;
         s->content = text_field(l, v, "replacement");
-        scheme = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(
-                                          v, "prepend_scheme"));
-        s->keep_first = scheme != NULL ? strcmp(scheme, "never") == 0
+        scheme = string_of(json_find(v, "prepend_scheme"));
+        s->keep_first = scheme.data != NULL ? is(scheme, "never")
                         : !flag(v, "add_prefix_space", true);
         return s->content.len == 0 ? missing(l, v, "replacement") : OK;
-    } else if (strcmp(t, "WordPiece") == 0) {
+    } else if (is(t, "WordPiece")) {
         s->kind = DECODE_WORDPIECE;
         s->content = text_field(l, v, "prefix");
         s->cleanup = flag(v, "cleanup", true);
         return s->content.data == NULL ? missing(l, v, "prefix") : OK;
-    } else if (strcmp(t, "BPEDecoder") == 0) {
+    } else if (is(t, "BPEDecoder")) {
         s->kind = DECODE_SUFFIX;
         s->content = text_field(l, v, "suffix");
         return s->content.len == 0 ? missing(l, v, "suffix") : OK;
@@ -455,15 +490,14 @@ decode_fill(struct tokenizer_load *l, const cJSON *v, struct decode_step *s)
 
 /* Recursion is bounded by SEQUENCE_DEPTH_MAX. */
 static int
-parse_decoder(struct tokenizer_load *l, const cJSON *v, int depth)
+parse_decoder(struct tokenizer_load *l, const struct json *v, int depth)
 {
     struct decoder  *d = &l->tok->decoder;
-    const cJSON     *item;
+    const struct json  *item;
 
-    if (strcmp(type_of(v), "Sequence") == 0 && depth < SEQUENCE_DEPTH_MAX) {
-        cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(
-                               v, "decoders"))
-        {
+    if (is(type_of(v), "Sequence") && depth < SEQUENCE_DEPTH_MAX) {
+        item = first_of(json_find(v, "decoders"));
+        for (; item != NULL; item = item->next) {
             if (parse_decoder(l, item, depth + 1) != OK) {
                 return ERROR;
             }
@@ -477,9 +511,9 @@ parse_decoder(struct tokenizer_load *l, const cJSON *v, int depth)
 }
 
 int
-tokenizer_parse_decoder(struct tokenizer_load *l, const cJSON *v)
+tokenizer_parse_decoder(struct tokenizer_load *l, const struct json *v)
 {
-    l->tok->decoder.present = v != NULL && !cJSON_IsNull(v);
+    l->tok->decoder.present = !is_absent(v);
     if (l->tok->decoder.present && parse_decoder(l, v, 0) != OK) {
         return ERROR;
     }
@@ -495,11 +529,9 @@ struct post_ids {
 };
 
 static int
-post_push(struct tokenizer_load *l, struct post_ids *p, const cJSON *id)
+post_push(struct tokenizer_load *l, struct post_ids *p, const struct json *id)
 {
-    if (!cJSON_IsNumber(id) || id->valuedouble < 0
-        || id->valuedouble >= TOKENIZER_VOCAB_MAX)
-    {
+    if (!is_int(id, TOKENIZER_VOCAB_MAX - 1)) {
         return err_set(l->err, "post_processor: a token id is missing or out "
                        "of range");
     }
@@ -507,7 +539,7 @@ post_push(struct tokenizer_load *l, struct post_ids *p, const cJSON *id)
         return err_set(l->err, "post_processor: more than %d ids",
                        TOKENIZER_POST_IDS_MAX);
     }
-    p->ids[p->num++] = (int32_t) id->valuedouble;
+    p->ids[p->num++] = (int32_t) id->i;
     return OK;
 }
 
@@ -535,38 +567,40 @@ post_wrap(struct tokenizer_load *l, const struct post_ids *before,
 }
 
 static int
-post_template(struct tokenizer_load *l, const cJSON *v)
+post_template(struct tokenizer_load *l, const struct json *v)
 {
-    const cJSON      *specials = cJSON_GetObjectItemCaseSensitive(
+    const struct json  *specials = json_find(
         v, "special_tokens");
-    const cJSON      *item, *id;
+    const struct json  *item;
     struct post_ids   side[2] = { 0 };
     size_t            which = 0;
 
-    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(v, "single")) {
-        const cJSON  *seq = cJSON_GetObjectItemCaseSensitive(item, "Sequence");
-        const cJSON  *tok = cJSON_GetObjectItemCaseSensitive(item,
+    item = first_of(json_find(v, "single"));
+    for (; item != NULL; item = item->next) {
+        const struct json  *seq = json_find(item, "Sequence");
+        const struct json  *tok = json_find(item,
                                                              "SpecialToken");
-        const char   *name = cJSON_GetStringValue(
-            cJSON_GetObjectItemCaseSensitive(seq != NULL ? seq : tok, "id"));
-        if (name == NULL) {
+        struct str          name = string_of(json_find(
+            seq != NULL ? seq : tok, "id"));
+        if (name.data == NULL) {
             return err_set(l->err, "TemplateProcessing: an entry of \"single\" "
                            "is neither Sequence nor SpecialToken");
         }
         if (seq != NULL) {
-            if (strcmp(name, "A") != 0 || which == 1) {
+            if (!is(name, "A") || which == 1) {
                 return err_set(l->err, "TemplateProcessing: \"single\" must "
                                "hold the text once");
             }
             which = 1;
             continue;
         }
-        const cJSON  *def = cJSON_GetObjectItemCaseSensitive(specials, name);
+        const struct json  *def = json_find_str(specials, name);
         if (def == NULL) {
-            return err_set(l->err, "TemplateProcessing: special token \"%s\" "
-                           "is not defined", name);
+            return err_set(l->err, "TemplateProcessing: special token \"%.*s\" "
+                           "is not defined", STR_ARG(name));
         }
-        cJSON_ArrayForEach(id, cJSON_GetObjectItemCaseSensitive(def, "ids")) {
+        const struct json  *id = first_of(json_find(def, "ids"));
+        for (; id != NULL; id = id->next) {
             if (post_push(l, &side[which], id) != OK) {
                 return ERROR;
             }
@@ -581,14 +615,12 @@ post_template(struct tokenizer_load *l, const cJSON *v)
 
 /* cls text sep, each ["token", id]. */
 static int
-post_roberta(struct tokenizer_load *l, const cJSON *v)
+post_roberta(struct tokenizer_load *l, const struct json *v)
 {
     struct post_ids  before = { 0 }, after = { 0 };
 
-    if (post_push(l, &before, cJSON_GetArrayItem(
-                      cJSON_GetObjectItemCaseSensitive(v, "cls"), 1)) != OK
-        || post_push(l, &after, cJSON_GetArrayItem(
-                         cJSON_GetObjectItemCaseSensitive(v, "sep"), 1)) != OK)
+    if (post_push(l, &before, second_of(json_find(v, "cls"))) != OK
+        || post_push(l, &after, second_of(json_find(v, "sep"))) != OK)
     {
         return ERROR;
     }
@@ -597,27 +629,27 @@ post_roberta(struct tokenizer_load *l, const cJSON *v)
 
 /* Recursion is bounded by SEQUENCE_DEPTH_MAX. */
 static int
-parse_post(struct tokenizer_load *l, const cJSON *v, int depth)
+parse_post(struct tokenizer_load *l, const struct json *v, int depth)
 {
-    const char   *t = type_of(v);
-    const cJSON  *item;
+    struct str   t = type_of(v);
+    const struct json  *item;
 
-    if (v == NULL || cJSON_IsNull(v) || strcmp(t, "ByteLevel") == 0) {
+    if (is_absent(v) || is(t, "ByteLevel")) {
         return OK;                       /* ByteLevel: offsets only */
     }
-    if (strcmp(t, "TemplateProcessing") == 0) {
+    if (is(t, "TemplateProcessing")) {
         return post_template(l, v);
     }
-    if (strcmp(t, "RobertaProcessing") == 0
-        || strcmp(t, "BertProcessing") == 0)
+    if (is(t, "RobertaProcessing")
+        || is(t, "BertProcessing"))
     {
         return post_roberta(l, v);
     }
-    if (strcmp(t, "Sequence") != 0 || depth >= SEQUENCE_DEPTH_MAX) {
+    if (!is(t, "Sequence") || depth >= SEQUENCE_DEPTH_MAX) {
         return unsupported(l, "post_processor", v);
     }
-    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(v, "processors"))
-    {
+    item = first_of(json_find(v, "processors"));
+    for (; item != NULL; item = item->next) {
         if (parse_post(l, item, depth + 1) != OK) {
             return ERROR;
         }
@@ -626,7 +658,7 @@ parse_post(struct tokenizer_load *l, const cJSON *v, int depth)
 }
 
 int
-tokenizer_parse_post(struct tokenizer_load *l, const cJSON *v)
+tokenizer_parse_post(struct tokenizer_load *l, const struct json *v)
 {
     return parse_post(l, v, 0);
 }

@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include "engine/base/check.h"
 #include "engine/base/hash.h"
 
 static uint64_t
@@ -16,9 +17,17 @@ vocab_hash(const char *p, size_t len)
         h = (h ^ w) * 0xd6e8feb86659fd93ULL;
         h ^= h >> 32;
     }
-    w = 0;
-    for (size_t i = 0; i < len; i++) {
-        w |= (uint64_t) (unsigned char) p[i] << (8 * i);
+    if (len >= 4) {                  /* two overlapping halves */
+        uint32_t  a, b;
+        memcpy(&a, p, 4);
+        memcpy(&b, p + len - 4, 4);
+        w = (uint64_t) a << 32 | b;
+    } else if (len > 0) {
+        w = (uint64_t) (unsigned char) p[0] << 16
+            | (uint64_t) (unsigned char) p[len / 2] << 8
+            | (unsigned char) p[len - 1];
+    } else {
+        w = 0;
     }
     return hash_mix64(h ^ w);
 }
@@ -51,12 +60,12 @@ vocab_destroy(struct vocab *v)
     *v = (struct vocab) { 0 };
 }
 
-/* The slot that holds token, or the free one where it belongs. */
+/* The slot that holds token, whose hash is h, or the free one where it
+ * belongs. */
 static struct vocab_slot *
-vocab_slot(const struct vocab *v, const char *token, size_t len,
+vocab_slot(const struct vocab *v, const char *token, size_t len, uint64_t h,
            uint32_t *tag)
 {
-    uint64_t  h = vocab_hash(token, len);
     uint32_t  mask = v->num_slots - 1;
 
     *tag = (uint32_t) (h >> 32);
@@ -90,7 +99,8 @@ vocab_grow_slots(struct vocab *v)
         if (old[i].entry != 0) {
             const struct vocab_entry  *e = &v->entries[old[i].entry - 1];
             uint32_t                   tag;
-            *vocab_slot(v, v->text.data + e->offset, e->len, &tag) = old[i];
+            const char                *p = v->text.data + e->offset;
+            *vocab_slot(v, p, e->len, vocab_hash(p, e->len), &tag) = old[i];
         }
     }
     free(old);
@@ -127,15 +137,15 @@ vocab_reserve(struct vocab *v, int32_t id)
     return v->num_entries * 2 < v->num_slots || vocab_grow_slots(v);
 }
 
-bool
-vocab_add(struct vocab *v, struct str token, int32_t id)
+static bool
+vocab_add_hashed(struct vocab *v, struct str token, uint64_t hash, int32_t id)
 {
     uint32_t  tag;
 
     if (!vocab_reserve(v, id)) {
         return false;
     }
-    struct vocab_slot  *s = vocab_slot(v, token.data, token.len, &tag);
+    struct vocab_slot  *s = vocab_slot(v, token.data, token.len, hash, &tag);
     if (s->entry == 0) {
         size_t  offset = v->text.len;
         buf_append_str(&v->text, token);
@@ -156,6 +166,32 @@ vocab_add(struct vocab *v, struct str token, int32_t id)
     return true;
 }
 
+bool
+vocab_add(struct vocab *v, struct str token, int32_t id)
+{
+    return vocab_add_hashed(v, token, vocab_hash(token.data, token.len), id);
+}
+
+bool
+vocab_add_batch(struct vocab *v, const struct str *tokens, size_t num,
+                const int32_t *ids)
+{
+    uint64_t  hash[VOCAB_BATCH_MAX];
+
+    check_le(num, VOCAB_BATCH_MAX);
+    for (size_t i = 0; i < num; i++) {
+        hash[i] = vocab_hash(tokens[i].data, tokens[i].len);
+        __builtin_prefetch(&v->slots[(uint32_t) hash[i] & (v->num_slots - 1)],
+                           1);
+    }
+    for (size_t i = 0; i < num; i++) {
+        if (!vocab_add_hashed(v, tokens[i], hash[i], ids[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
 int32_t
 vocab_find(const struct vocab *v, const char *token, size_t len)
 {
@@ -165,6 +201,34 @@ vocab_find(const struct vocab *v, const char *token, size_t len)
     if (v->num_slots == 0) {
         return -1;
     }
-    s = vocab_slot(v, token, len, &tag);
+    s = vocab_slot(v, token, len, vocab_hash(token, len), &tag);
     return s->entry == 0 ? -1 : v->entries[s->entry - 1].id;
+}
+
+void
+vocab_find_batch(const struct vocab *v, const struct str *tokens, size_t num,
+                 int32_t *ids)
+{
+    uint64_t  hash[VOCAB_BATCH_MAX];
+    uint32_t  mask = v->num_slots - 1, tag;
+
+    check_le(num, VOCAB_BATCH_MAX);
+    for (size_t i = 0; i < num; i++) {
+        hash[i] = vocab_hash(tokens[i].data, tokens[i].len);
+        __builtin_prefetch(&v->slots[(uint32_t) hash[i] & mask]);
+    }
+    for (size_t i = 0; i < num; i++) {
+        uint32_t  e = v->slots[(uint32_t) hash[i] & mask].entry;
+        __builtin_prefetch(&v->entries[e == 0 ? 0 : e - 1]);
+    }
+    for (size_t i = 0; i < num; i++) {
+        uint32_t  e = v->slots[(uint32_t) hash[i] & mask].entry;
+        __builtin_prefetch(v->text.data + (e == 0 ? 0
+                                           : v->entries[e - 1].offset));
+    }
+    for (size_t i = 0; i < num; i++) {
+        const struct vocab_slot  *s = vocab_slot(v, tokens[i].data,
+                                                 tokens[i].len, hash[i], &tag);
+        ids[i] = s->entry == 0 ? -1 : v->entries[s->entry - 1].id;
+    }
 }

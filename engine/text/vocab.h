@@ -14,6 +14,8 @@
 #include "engine/base/buf.h"
 #include "engine/base/str.h"
 
+#define VOCAB_BATCH_MAX  96
+
 struct vocab_entry {
     uint32_t offset;     /* into text */
     uint32_t len;        /* bytes */
@@ -45,6 +47,15 @@ void vocab_destroy(struct vocab *v);
  * again: vocab_token() gives the later text, both texts find the id.  False
  * when out of memory.  id >= 0 and below the caller's limit. */
 bool vocab_add(struct vocab *v, struct str token, int32_t id);
+
+/* vocab_add() of num <= VOCAB_BATCH_MAX tokens, in order. */
+bool vocab_add_batch(struct vocab *v, const struct str *tokens, size_t num,
+                     const int32_t *ids);
+
+/* The ids of num <= VOCAB_BATCH_MAX tokens at once, -1 for those not there.
+ * The memory accesses overlap: several times faster than one by one. */
+void vocab_find_batch(const struct vocab *v, const struct str *tokens,
+                      size_t num, int32_t *ids);
 
 int32_t vocab_find(const struct vocab *v, const char *token, size_t len);
 
