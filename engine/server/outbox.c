@@ -61,6 +61,7 @@ over_append(struct session *s, const struct llm_cqe *h, const void *data)
         memcpy(o->data + o->len + sizeof *h, data, h->len);
     }
     o->len += sizeof *h + h->len;
+    s->starved = true;
     if (s->over_since_ns == 0) {
         s->over_since_ns = clock_now_ns();
     }
@@ -161,6 +162,7 @@ outbox_flush(struct session *s)
         }
     }
     llm_ring_cq_unwait(&s->cq);
+    session_wake_transport(s);                  /* it tells the layer above */
 }
 
 void

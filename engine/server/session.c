@@ -390,13 +390,18 @@ session_unref(struct session *s)
 void
 session_doom(struct session *s, const char *why)
 {
-    uint64_t  one = 1;
-
     if (s->state == SESSION_CLOSED || session_doomed(s) != NULL) {
         return;
     }
     __atomic_store_n(&s->doom, why, __ATOMIC_RELEASE);
-    /* The transport thread listens there. */
+    session_wake_transport(s);
+}
+
+void
+session_wake_transport(struct session *s)
+{
+    uint64_t  one = 1;
+
     if (s->kick_engine_fd != -1) {
         (void) !write(s->kick_engine_fd, &one, sizeof one);
     }

@@ -120,6 +120,8 @@ struct session {
     uint64_t  held_bytes;          /* bodies; under lock */
     struct outbox_over  over;      /* under lock */
     int64_t   over_since_ns;       /* under lock; 0: the CQ takes all */
+    bool      starved;             /* under lock; something waited in `over`
+                                      since the last on_room */
     bool      parked;              /* the layer above stopped its sequences */
     bool      leaving;             /* GOODBYE was said */
     bool      touched;             /* output thread: publish pending */
@@ -157,6 +159,10 @@ session_doomed(const struct session *s)
 {
     return __atomic_load_n(&s->doom, __ATOMIC_ACQUIRE);
 }
+
+/* Under lock: the transport thread looks at this session soon, as if the worker
+ * had kicked. */
+void session_wake_transport(struct session *s);
 
 /* Under lock; SESSION_OPEN.  Wakes the worker. */
 void session_kick(struct session *s);

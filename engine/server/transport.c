@@ -204,9 +204,11 @@ serve_room(struct transport *t, struct session *s)
     (void) pthread_mutex_lock(&s->lock);
     if (outbox_is_over(s)) {
         outbox_publish(s);
-        if (!outbox_is_over(s) && session_doomed(s) == NULL && t->hooks.on_room != NULL) {
-            t->hooks.on_room(t->hooks.user, s);
-        }
+    }
+    /* Any thread's publish may have emptied the list. */
+    if (s->starved && !outbox_is_over(s) && session_doomed(s) == NULL) {
+        s->starved = false;
+        t->hooks.on_room(t->hooks.user, s);
     }
     (void) pthread_mutex_unlock(&s->lock);
 }

@@ -26,7 +26,8 @@ struct transport;
 struct transport_hooks {
     void *user;
     void (*on_event)(void *user, struct session *s, struct inbox_event *event);
-    /* Under lock: everything that waited is in the ring again. */
+    /* Under lock: everything that waited is in the ring again.  Comes after each
+     * time outbox_is_over() was true. */
     void (*on_room)(void *user, struct session *s);
     /* Before session_close(): under lock, state still OPEN. */
     void (*on_close)(void *user, struct session *s);

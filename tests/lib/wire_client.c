@@ -393,14 +393,14 @@ drain_cq(struct wire_client *c)
 int
 wire_client_turn(struct wire_client *c, int timeout_ms, const bool *done)
 {
-    int64_t  until_ns = clock_now_ns() + timeout_ms * NS_PER_MS;
+    int64_t   until_ns = clock_now_ns() + timeout_ms * NS_PER_MS;
+    uint64_t  num_before = c->num_records;
 
     for ( ;; ) {
         struct pollfd  p[2] = { { c->kick_worker_fd, POLLIN, 0 },
                                 { c->fd, POLLIN, 0 } };
         int64_t        left_ns;
         uint64_t       count;
-        bool           gone;
 
         llm_ring_cqc_awake(&c->cq);
         if (c->error != NULL || drain_cq(c) != OK) {
@@ -408,6 +408,9 @@ wire_client_turn(struct wire_client *c, int timeout_ms, const bool *done)
         }
         if (done != NULL && *done) {
             return OK;
+        }
+        if (done == NULL && c->num_records != num_before) {
+            return AGAIN;
         }
         left_ns = until_ns - clock_now_ns();
         if (left_ns <= 0) {
@@ -424,12 +427,10 @@ wire_client_turn(struct wire_client *c, int timeout_ms, const bool *done)
             c->num_wakeups++;
             (void) !read(c->kick_worker_fd, &count, sizeof count);
         }
-        gone = p[1].revents != 0;
         /* What was published before the end still counts: one more round. */
-        c->closed = gone;
-        if (done == NULL && p[0].revents != 0 && !gone) {
-            llm_ring_cqc_awake(&c->cq);
-            return drain_cq(c) == OK ? AGAIN : ERROR;
+        c->closed = p[1].revents != 0;
+        if (done == NULL && p[0].revents != 0) {
+            num_before--;             /* a kick for room is news as well */
         }
     }
 }

@@ -73,8 +73,9 @@ uint64_t wire_client_submit(struct wire_client *c, const struct wire_call *call)
 int wire_client_control(struct wire_client *c, enum llm_op op, uint64_t id,
                         uint64_t value);
 
-/* Handles what arrives within timeout_ms until *done (may be NULL) becomes
- * true.  OK: done; AGAIN: time is over; ERROR: closed or c->error. */
+/* Handles what arrives within timeout_ms until *done becomes true, or, when done
+ * is NULL, until anything came.  OK: done; AGAIN: time is over, or something
+ * came; ERROR: closed or c->error. */
 int wire_client_turn(struct wire_client *c, int timeout_ms, const bool *done);
 
 /* Until END of id; the answer stays the client's until _free. */

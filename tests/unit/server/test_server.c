@@ -703,6 +703,42 @@ test_a_slow_worker_is_parked_and_loses_nothing(void **state)
     close_world(&w);
 }
 
+/* The list behind the ring empties at any moment, in any thread. */
+static void
+test_a_worker_that_reads_by_fits_and_starts_gets_everything(void **state)
+{
+    struct world         w;
+    struct wire_client   c;
+    struct wire_answer  *a;
+    uint64_t             ids[16];
+    unsigned             seed = (unsigned) time(NULL);
+
+    (void) state;
+    print_message("seed %u\n", seed);
+    open_world(&w);
+    connect_to(&w, &c);
+    for (int round = 0; round < 5; round++) {
+        for (int i = 0; i < 16; i++) {
+            ids[i] = chat(&c, "tokens=150 bytes=900", 0);
+        }
+        for (int i = 0; i < 16; i++) {
+            a = wire_client_find(&c, ids[i]);
+            for (int n = 0; !a->has_end && n < 20000; n++) {
+                struct timespec  t = { 0, rand_r(&seed) % 2000000 };
+                if (wire_client_turn(&c, 1, NULL) == ERROR) {
+                    fail_msg("%s", c.error == NULL ? "closed" : c.error);
+                }
+                (void) nanosleep(&t, NULL);
+            }
+            assert_true(a->has_end);
+            assert_int_equal(a->body.len, 135003);
+            wire_client_free(&c, a);
+        }
+    }
+    wire_client_close(&c);
+    close_world(&w);
+}
+
 static void
 test_a_worker_that_never_reads_is_closed_in_the_end(void **state)
 {
@@ -846,6 +882,7 @@ main(void)
         cmocka_unit_test(test_a_killed_worker_leaves_nothing_running),
         cmocka_unit_test(test_a_lying_worker_loses_its_session_and_nobody_else),
         cmocka_unit_test(test_a_slow_worker_is_parked_and_loses_nothing),
+        cmocka_unit_test(test_a_worker_that_reads_by_fits_and_starts_gets_everything),
         cmocka_unit_test(test_a_worker_that_never_reads_is_closed_in_the_end),
         cmocka_unit_test(test_a_thousand_aborts_leave_nothing),
         cmocka_unit_test(test_workers_that_come_and_go_leave_nothing),
