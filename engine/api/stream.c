@@ -132,7 +132,7 @@ stream_fail(struct api_stream *s, const struct stream_failure *failure,
     s->failed = true;
     s->reason = failure->reason;
     for (int32_t i = 0; i < s->num_choices; i++) {
-        if (s->choices[i].state != CHOICE_CLOSED) {
+        if (s->choices[i].state == CHOICE_OPEN) {
             engine_cancel(s->api->options.engine, s->choices[i].gen.gen_id,
                           failure->reason);
         }
@@ -284,6 +284,20 @@ stream_close_choice(struct api_choice *c, const struct gen_event *ev,
     c->state = CHOICE_CLOSED;
 }
 
+/* Tokens of the longest choice. */
+static int32_t
+stream_longest(const struct api_stream *s)
+{
+    int32_t  longest = 0;
+
+    for (int32_t i = 0; i < s->num_choices; i++) {
+        if (s->choices[i].num_tokens > longest) {
+            longest = s->choices[i].num_tokens;
+        }
+    }
+    return longest;
+}
+
 static void
 stream_done(struct api_stream *s, struct api_reply *reply)
 {
@@ -307,6 +321,7 @@ stream_done(struct api_stream *s, struct api_reply *reply)
                             &(struct metrics_request) {
         .prompt_tokens = usage.prompt_tokens,
         .generation_tokens = usage.completion_tokens,
+        .max_generation_tokens = stream_longest(s),
         .max_tokens = s->choices[0].gen.max_tokens,
         .n = s->n,
         .e2e_ns = s->last_ns - s->arrival_ns,
