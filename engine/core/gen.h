@@ -69,8 +69,9 @@ struct gen_event {
                                   GEN_FINISHED: 0 */
     int32_t   token_ids[GEN_EVENT_TOKENS_MAX];
                                /* more than one when the output thread lags
-                                  behind, or by speculation; a sampled stop id IS reported here, as the
-                                  last token, followed by GEN_FINISHED */
+                                  behind, or by speculation.  A sampled stop
+                                  id IS reported here, as the last token,
+                                  followed by GEN_FINISHED */
     enum finish_reason reason; /* GEN_FINISHED */
     int32_t   stop_id;         /* the stop id that ended it, -1: none */
     int32_t   num_cached_tokens;   /* prompt tokens not computed again */

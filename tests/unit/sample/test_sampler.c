@@ -2,7 +2,7 @@
  *
  * The oracle sorts: it ranks all tokens, applies Hugging Face's filters in
  * double precision and gives every token's probability.  Draws are compared
- * with it by chi-square, filters by the exact set of tokens that ever appear. */
+ * with it by chi-square, filters by the set of tokens that ever appear. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
