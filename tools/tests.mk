@@ -13,6 +13,7 @@ EXTRA_tests/unit/core/test_sim.c         := tests/sim/fake_model.c
 EXTRA_tests/unit/wire/test_llm_ring_stress.c := tests/fuzz/fuzz_wire.c engine/base/check.c
 EXTRA_tests/unit/server/test_server.c    := tests/lib/wire_client.c tests/lib/fake_api.c
 EXTRA_tests/unit/server/test_session.c   := tests/lib/wire_client.c tests/lib/fake_api.c
+EXTRA_tests/unit/server/test_transport.c := tests/lib/wire_client.c
 
 define unit_rule
 $(patsubst %.c,$(B)/%,$(1)): $(1) $(EXTRA_$(1)) $(call libs_of,$(DEPS_$(call unit_layer,$(1))))
