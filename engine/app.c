@@ -212,6 +212,16 @@ app_seed(const struct engine_cli *cli)
     return seed;
 }
 
+static enum api_special_text
+app_special_text(const struct engine_cli *cli)
+{
+    const char  *word = cli->special_tokens_in_content;
+
+    return strcmp(word, "parse") == 0 ? API_SPECIAL_PARSE
+           : strcmp(word, "reject") == 0 ? API_SPECIAL_REJECT
+           : API_SPECIAL_TEXT;
+}
+
 static int
 app_create_api(struct app *app, struct err *err)
 {
@@ -223,8 +233,7 @@ app_create_api(struct app *app, struct err *err)
         .tokenizer = app->tokenizer,
         .chat = app->chat,
         .engine = app->engine,
-        .special_tokens_in_content =
-            strcmp(cli->special_tokens_in_content, "parse") == 0,
+        .special_tokens_in_content = app_special_text(cli),
         .seed = app_seed(cli),
     };
     app_default_name(app);
@@ -243,10 +252,11 @@ app_create_api(struct app *app, struct err *err)
 static void *
 app_step_thread(void *data)
 {
-    struct app  *app = data;
+    struct app        *app = data;
+    const struct err  *err = engine_run(app->engine);
 
-    if (engine_run(app->engine) != NULL) {
-        log_alert("the step thread failed; the engine ends");
+    if (err != NULL) {
+        log_alert("the device is lost: %s", err->message);
         _exit(EXIT_FAILURE);
     }
     return NULL;

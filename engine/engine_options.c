@@ -25,7 +25,7 @@ const struct option  engine_options_table[] = {
       0, 0, "auto|vllm" },
     { "special-tokens-in-content", OPTION_CHOICE, F(special_tokens_in_content),
       "text", NULL, "what <|im_end|> and its like in a client's text mean",
-      0, 0, "text|parse" },
+      0, 0, "text|parse|reject" },
     { "device", OPTION_CHOICE, F(device), "auto", NULL,
       "where the model runs; this build knows cpu", 0, 0, "auto|cpu" },
     { "threads", OPTION_INT, F(threads), "0", "N",

@@ -140,12 +140,39 @@ api_check_model(const struct api *api, const struct json *root,
                         (int) (name.len > 200 ? 200 : name.len), name.data);
 }
 
+/* Text within an untrusted span that would be a special token if it were
+ * trusted: the ids differ when the spans are dropped. */
+static int
+api_reject_specials(struct api_worker *w, const struct encode_args *args,
+                    struct err *err)
+{
+    struct encode_args  trusted = *args;
+    size_t              num = w->ids.len;
+
+    trusted.untrusted = NULL;
+    trusted.num_untrusted = 0;
+    int   rc = tokenizer_encode(w->api->options.tokenizer, w->tok, &trusted,
+                                &w->ids, err);
+    bool  same = rc == OK && w->ids.len == 2 * num
+                 && memcmp(w->ids.ids, w->ids.ids + num,
+                           num * sizeof w->ids.ids[0]) == 0;
+    w->ids.len = num;
+    if (rc != OK || same) {
+        return rc;
+    }
+    return err_set_http(err, 400, "messages", "messages: the text contains a "
+                        "special token of the model, which this server "
+                        "refuses (--special-tokens-in-content reject)");
+}
+
 int
 api_encode(struct api_worker *w, struct str text, bool add_special_tokens,
            const struct text_span_list *untrusted, struct err *err)
 {
     const struct api_options  *o = &w->api->options;
-    bool                       parse = o->special_tokens_in_content;
+    bool                       parse = untrusted == NULL
+                                       || o->special_tokens_in_content
+                                          == API_SPECIAL_PARSE;
 
     if (o->tokenizer == NULL) {
         return err_set_http(err, 400, "prompt", "the server runs with "
@@ -154,27 +181,30 @@ api_encode(struct api_worker *w, struct str text, bool add_special_tokens,
     }
     struct encode_args  args = {
         .text = text, .add_special_tokens = add_special_tokens,
-        .untrusted = parse || untrusted == NULL ? NULL : untrusted->spans,
-        .num_untrusted = parse || untrusted == NULL ? 0
-                         : untrusted->num_spans,
+        .untrusted = parse ? NULL : untrusted->spans,
+        .num_untrusted = parse ? 0 : untrusted->num_spans,
     };
     /* A token is at least one byte and at most token_bytes_max: a text too
      * long for the context is refused before it is tokenised. */
     size_t  bytes_max = (size_t) o->max_model_len
                         * tokenizer_token_bytes_max(o->tokenizer) * 4;
     if (text.len > bytes_max) {
-        return err_set_http(err, 400, "messages", "the prompt has %zu bytes; "
+        return err_set_http(err, 400, untrusted == NULL ? "prompt"
+                            : "messages", "the prompt has %zu bytes; "
                             "this model's maximum context length is %d tokens",
                             text.len, o->max_model_len);
     }
     id_buf_reset(&w->ids);
-    if (tokenizer_encode(o->tokenizer, w->tok, &args, &w->ids, err) != OK) {
-        if (err->http_status == 0) {
-            err->http_status = 400;
-        }
-        return ERROR;
+    int  rc = tokenizer_encode(o->tokenizer, w->tok, &args, &w->ids, err);
+    if (rc == OK && !parse
+        && o->special_tokens_in_content == API_SPECIAL_REJECT)
+    {
+        rc = api_reject_specials(w, &args, err);
     }
-    return OK;
+    if (rc != OK && err->http_status == 0) {
+        err->http_status = 400;
+    }
+    return rc == OK ? OK : ERROR;
 }
 
 /* "chatcmpl-" + the HTTP request's id, or a number of our own. */

@@ -56,6 +56,13 @@ enum api_route {
 enum api_content { API_CONTENT_NONE, API_CONTENT_JSON, API_CONTENT_SSE,
                    API_CONTENT_PROMETHEUS };
 
+/* What <|im_end|> and its like in a client's own text mean. */
+enum api_special_text {
+    API_SPECIAL_TEXT,      /* ordinary text (the default) */
+    API_SPECIAL_PARSE,     /* the special token, as in vLLM */
+    API_SPECIAL_REJECT     /* a 400 */
+};
+
 /* What sampling uses when the request is silent: generation_config.json over
  * OpenAI's defaults (vLLM's --generation-config auto). */
 struct api_defaults {
@@ -79,8 +86,7 @@ struct api_options {
     const struct chat_template *chat;      /* borrowed; NULL: no template, chat
                                               is answered 400 */
     struct engine *engine;                 /* borrowed */
-    bool     special_tokens_in_content;    /* true: parse; false: they stay
-                                              text (the default) */
+    enum api_special_text special_tokens_in_content;
     uint64_t seed;                         /* for requests without a seed */
 };
 
