@@ -8,11 +8,13 @@
 #include <string.h>
 #include "engine/base/hash.h"
 #include "engine/base/utf8.h"
+#include "engine/text/bpe_rounds.h"
 #include "engine/text/byte_map.h"
 #include "engine/text/unicode.h"
 
 #define NO_RANK          UINT32_MAX
 #define SMALL_SYMBOLS    32      /* linear search wins up to about here */
+#define ROUNDS_SYMBOLS   8192    /* above, sweeps beat the heap */
 #define CACHE_SLOTS      32768   /* a power of two, 64 bytes each */
 #define CACHE_KEY_BYTES  22
 #define CACHE_IDS        10
@@ -76,40 +78,14 @@ bpe_destroy(struct bpe *b)
     free(b->char_first);
     free(b->char_ids);
     free(b->adjacent);
+    free(b->min_use);
     *b = (struct bpe) { 0 };
-}
-
-static inline uint64_t
-pair_key(int32_t left, int32_t right)
-{
-    return (uint64_t) (uint32_t) left << 32 | (uint32_t) right;
-}
-
-static inline uint32_t
-pair_home(const struct bpe *b, uint64_t key)
-{
-    return (uint32_t) ((key ^ key >> 29) * 0x9E3779B97F4A7C15ULL >> 36)
-           & b->pair_mask;
-}
-
-static inline const struct bpe_pair *
-pair_find(const struct bpe *b, int32_t left, int32_t right)
-{
-    uint64_t  key = pair_key(left, right);
-    for (uint32_t i = pair_home(b, key); ; i = (i + 1) & b->pair_mask) {
-        if (b->pairs[i].key == key) {
-            return &b->pairs[i];
-        }
-        if (b->pairs[i].key == UINT64_MAX) {
-            return NULL;
-        }
-    }
 }
 
 static void
 pair_put(struct bpe *b, const struct bpe_pair *pair)
 {
-    uint32_t  i = pair_home(b, pair->key);
+    uint32_t  i = bpe_pair_home(b, pair->key);
     while (b->pairs[i].key != UINT64_MAX && b->pairs[i].key != pair->key) {
         i = (i + 1) & b->pair_mask;
     }
@@ -121,7 +97,7 @@ bool
 bpe_add_pair(struct bpe *b, int32_t left, int32_t right, uint32_t rank,
              int32_t new_id)
 {
-    struct bpe_pair  pair = { pair_key(left, right), rank, new_id };
+    struct bpe_pair  pair = { bpe_pair_key(left, right), rank, new_id };
 
     if (rank >= BPE_MERGES_MAX) {
         return false;
@@ -144,13 +120,14 @@ bpe_add_pair(struct bpe *b, int32_t left, int32_t right, uint32_t rank,
         free(old);
     }
     pair_put(b, &pair);
+    b->num_ranks = rank >= b->num_ranks ? rank + 1 : b->num_ranks;
     return true;
 }
 
 void
 bpe_prefetch_pair(const struct bpe *b, int32_t left, int32_t right)
 {
-    __builtin_prefetch(&b->pairs[pair_home(b, pair_key(left, right))], 1);
+    __builtin_prefetch(&b->pairs[bpe_pair_home(b, bpe_pair_key(left, right))], 1);
 }
 
 /* ---- characters, and where a long text may be cut ---------------------- */
@@ -257,12 +234,37 @@ merges_use_bytes(const struct bpe *b)
     return false;
 }
 
+static bool
+min_use_build(struct bpe *b)
+{
+    b->min_use = malloc(((size_t) b->vocab->num_ids + 1)
+                        * sizeof *b->min_use);
+    if (b->min_use == NULL) {
+        return false;
+    }
+    memset(b->min_use, 0xFF, (size_t) b->vocab->num_ids * sizeof *b->min_use);
+    for (uint32_t i = 0; i <= b->pair_mask; i++) {
+        const struct bpe_pair  *p = &b->pairs[i];
+        if (p->key == UINT64_MAX) {
+            continue;
+        }
+        uint32_t  *left = &b->min_use[p->key >> 32];
+        uint32_t  *right = &b->min_use[(uint32_t) p->key];
+        *left = p->rank < *left ? p->rank : *left;
+        *right = p->rank < *right ? p->rank : *right;
+    }
+    return true;
+}
+
 bool
 bpe_finish(struct bpe *b)
 {
     for (uint32_t i = 0; i < b->vocab->num_entries; i++) {
         uint32_t  len = b->vocab->entries[i].len;
         b->token_len_max = len > b->token_len_max ? len : b->token_len_max;
+    }
+    if (!min_use_build(b)) {
+        return false;
     }
     if (b->bytes) {
         return true;
@@ -457,7 +459,7 @@ symbols_fill(const struct bpe *b, struct bpe_scratch *s, struct str w)
 static inline uint32_t
 rank_of(const struct bpe *b, int32_t left, int32_t right)
 {
-    const struct bpe_pair  *p = pair_find(b, left, right);
+    const struct bpe_pair  *p = bpe_pair_find(b, left, right);
     return p == NULL ? NO_RANK : p->rank;
 }
 
@@ -482,7 +484,7 @@ merge_small(const struct bpe *b, struct bpe_scratch *s, size_t num)
         if (best == NO_RANK) {
             break;
         }
-        ids[at] = pair_find(b, ids[at], ids[at + 1])->new_id;
+        ids[at] = bpe_pair_find(b, ids[at], ids[at + 1])->new_id;
         memmove(ids + at + 1, ids + at + 2, (num - at - 2) * sizeof *ids);
         memmove(rank + at, rank + at + 1, (num - at - 2) * sizeof *rank);
         num--;
@@ -536,7 +538,7 @@ merge_at(const struct bpe *b, struct bpe_scratch *s, size_t i, uint32_t none)
 {
     uint32_t  right = s->next[i], after = s->next[right];
 
-    s->ids[i] = pair_find(b, s->ids[i], s->ids[right])->new_id;
+    s->ids[i] = bpe_pair_find(b, s->ids[i], s->ids[right])->new_id;
     s->rank[right] = NO_RANK;
     s->ids[right] = -1;
     s->next[i] = after;
@@ -629,8 +631,15 @@ encode_uncached(const struct bpe *b, struct bpe_scratch *s, struct str w,
         return err_set(err, "out of memory for a word of %zu bytes", w.len);
     }
     size_t  num = symbols_fill(b, s, w);
-    num = num <= SMALL_SYMBOLS ? merge_small(b, s, num)
-                               : merge_large(b, s, num);
+    if (num > ROUNDS_SYMBOLS) {
+        num = bpe_rounds(b, s->ids, num);
+        if (num == SIZE_MAX) {
+            return err_set(err, "out of memory for a word of %zu bytes", w.len);
+        }
+    } else {
+        num = num <= SMALL_SYMBOLS ? merge_small(b, s, num)
+                                   : merge_large(b, s, num);
+    }
     id_buf_append(out, s->ids, num);
     if (s->cap > BPE_KEEP_SYMBOLS) {
         scratch_release(s);

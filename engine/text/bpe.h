@@ -1,9 +1,9 @@
 /* bpe.h - byte-pair encoding of one pre-token.
  *
  * Merges are applied lowest rank first, leftmost on ties, as the reference
- * does.  Three sizes of word, same result: a cache of recent short words; an
- * array with linear minimum search; a linked list with a heap, O(n log n),
- * for words of any length.
+ * does.  Four sizes of word, same result: a cache of recent short words; an
+ * array with linear minimum search; a linked list with a heap, O(n log n);
+ * and for very long words sweeps, one per rank, near-linear (bpe_rounds.h).
  *
  * Words are either raw bytes (byte-level vocabularies whose alphabet is
  * complete: `bytes` below) or UTF-8 text.  SentencePiece-style text comes as
@@ -40,6 +40,9 @@ struct bpe {
     struct bpe_pair    *pairs;       /* [pair_mask + 1] */
     uint32_t            pair_mask;
     uint32_t            num_pairs;
+    uint32_t            num_ranks;   /* largest rank + 1 */
+    uint32_t           *min_use;     /* [num_ids] lowest rank of a merge that
+                                        has the id as a side */
 
     bool     bytes;                  /* words are raw bytes */
     bool     ignore_merges;
@@ -59,6 +62,34 @@ struct bpe {
 };
 
 struct bpe_scratch;
+
+static inline uint64_t
+bpe_pair_key(int32_t left, int32_t right)
+{
+    return (uint64_t) (uint32_t) left << 32 | (uint32_t) right;
+}
+
+static inline uint32_t
+bpe_pair_home(const struct bpe *b, uint64_t key)
+{
+    return (uint32_t) ((key ^ key >> 29) * 0x9E3779B97F4A7C15ULL >> 36)
+           & b->pair_mask;
+}
+
+/* The merge of two ids, NULL when there is none. */
+static inline const struct bpe_pair *
+bpe_pair_find(const struct bpe *b, int32_t left, int32_t right)
+{
+    uint64_t  key = bpe_pair_key(left, right);
+    for (uint32_t i = bpe_pair_home(b, key); ; i = (i + 1) & b->pair_mask) {
+        if (b->pairs[i].key == key) {
+            return &b->pairs[i];
+        }
+        if (b->pairs[i].key == UINT64_MAX) {
+            return NULL;
+        }
+    }
+}
 
 /* init; then the flags, unk_id, prefix and suffix (and, with bytes, byte_ids);
  * then the pairs; then finish.  False when out of memory. */
