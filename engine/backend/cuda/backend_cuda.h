@@ -1,0 +1,50 @@
+/* backend_cuda.h - the CUDA backend: the op table on one NVIDIA GPU.
+ *
+ * It lives in nginx-llm-cuda.so, so that the engine starts where no CUDA is
+ * installed; this header needs no CUDA either.  Open it with backend_load.h:
+ *
+ *     struct backend_cuda_options o = { BACKEND_CUDA_ABI, .device_idx = 0 };
+ *     switch (backend_load_cuda(&be, &o, err)) {
+ *     case OK:     ...
+ *     case AGAIN:  no GPU here, err->message says why: run on the CPU
+ *     case ERROR:  there is one and it does not work
+ *     }
+ *
+ * Linear layers go through cuBLASLt with fp32 accumulation and a workspace of
+ * our own; everything else is in kernels/.  Weights are copied to the device
+ * in the dtype they have.  Attention runs on tensor cores for bf16 and f16,
+ * head_dim 64, 96, 128, 256 and up to 16 query heads a kv head, and on a slow
+ * kernel that takes anything otherwise.
+ *
+ * INVARIANCE.  The same step gives the same bits every time.  A row's
+ * attention is split by key position alone (see cuda_step.c for the one
+ * exception), but cuBLASLt picks its algorithm by the number of rows, and
+ * prompt chunks and single tokens take different attention kernels; so unlike
+ * the CPU backend, a row's bits do depend on what it is computed with.
+ *
+ * THREADS.  One thread at a time, any thread; work is issued on one stream. */
+#ifndef LLM_BACKEND_CUDA_BACKEND_CUDA_H
+#define LLM_BACKEND_CUDA_BACKEND_CUDA_H
+
+#include <stdbool.h>
+#include "engine/backend/backend.h"
+
+/* Changes with the op table, so that a stale .so is refused. */
+#define BACKEND_CUDA_ABI  (sizeof(struct backend_ops)                         \
+                           + 4096 * sizeof(struct step_inputs))
+
+struct backend_cuda_options {
+    size_t abi;               /* BACKEND_CUDA_ABI of the caller */
+    int    device_idx;        /* as CUDA numbers the GPUs it may use */
+    bool   simple_kernels;    /* the slow kernels for everything: to find out
+                                 which kernel is at fault */
+};
+
+/* OK; AGAIN without a usable GPU or driver; ERROR otherwise.  *err is set in
+ * both other cases. */
+__attribute__((visibility("default")))
+int backend_cuda_create(struct backend **out,
+                        const struct backend_cuda_options *options,
+                        struct err *err);
+
+#endif
