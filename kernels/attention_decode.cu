@@ -1,0 +1,234 @@
+/* attention_decode.cu - attention of one new token a sequence, keys split.
+ *
+ * One block per (item, kv head); see attention_tile.cuh.  K and V are read
+ * once for the whole group of query heads, 16 bytes a thread.  The four warps
+ * take 16 of each 64 keys and are merged through shared memory.  A row whose
+ * keys are split over several items leaves (m, l, o) of each in memory; the
+ * block that counts itself last merges them in the order of the parts. */
+#include "kernels/attention_tile.cuh"
+
+/* Exponent weights: e = 0 for a part that saw no key (its o is unwritten). */
+static __device__ __forceinline__ float
+part_weight(float m, float l, float m_all)
+{
+    return l == 0.0f ? 0.0f : exp2f(m - (m_all == -INFINITY ? 0.0f : m_all));
+}
+
+/* The warps' results through shared memory (over the K and V stages). */
+template <typename S> struct warps_smem {
+    float m[TILE_WARPS][16], l[TILE_WARPS][16];
+    float o[TILE_WARPS][16][S::HD];
+};
+
+template <typename S> static __device__ __forceinline__ void
+warps_store(const struct tile_state<S> &t, struct warps_smem<S> *w)
+{
+    int  lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        int  row = lane / 4 + 8 * half;
+        if (lane % 4 == 0) {
+            w->m[warp][row] = t.m[half];
+            w->l[warp][row] = t.l[half];
+        }
+#pragma unroll
+        for (int i = 0; i < S::HD / 8; i++) {
+            w->o[warp][row][i * 8 + lane % 4 * 2] = t.o[i][2 * half];
+            w->o[warp][row][i * 8 + lane % 4 * 2 + 1] = t.o[i][2 * half + 1];
+        }
+    }
+}
+
+/* Merges the warps: one part means the output, several a partial result. */
+template <typename S> static __device__ __forceinline__ void
+warps_merge(const struct attention_params &p, const struct attention_item &item,
+            int first_head, int group, const struct warps_smem<S> *w)
+{
+    using T = typename S::T;
+    for (int i = threadIdx.x; i < group * S::HD; i += TILE_THREADS) {
+        int    row = i / S::HD, col = i % S::HD;
+        float  m = -INFINITY, l = 0.0f, o = 0.0f;
+        for (int k = 0; k < TILE_WARPS; k++) {
+            m = fmaxf(m, w->m[k][row]);
+        }
+        for (int k = 0; k < TILE_WARPS; k++) {
+            float  e = part_weight(w->m[k][row], w->l[k][row], m);
+            l += e * w->l[k][row];
+            o += e * w->o[k][row][col];
+        }
+        size_t  head = static_cast<size_t>(first_head + row);
+        if (item.num_parts == 1) {
+            static_cast<T *>(p.out)[(static_cast<size_t>(item.row)
+                                     * p.num_heads + head) * S::HD + col]
+                = from_float<T>(o / l);
+            continue;
+        }
+        size_t  at = (static_cast<size_t>(item.partial) + item.part)
+                     * p.num_heads + head;
+        p.partial_out[at * S::HD + col] = o;
+        if (col == 0) {
+            p.partial_ml[2 * at] = m;
+            p.partial_ml[2 * at + 1] = l;
+        }
+    }
+}
+
+/* True in every thread of the block that ends last of the item's parts. */
+static __device__ __forceinline__ bool
+is_last_part(const struct attention_params &p,
+             const struct attention_item &item)
+{
+    __shared__ bool  last;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        unsigned int  *counter = p.counters
+                                 + static_cast<size_t>(item.seq)
+                                   * p.kv.num_kv_heads + blockIdx.y;
+        unsigned int   limit = static_cast<unsigned int>(item.num_parts) - 1;
+        last = atomicInc(counter, limit) == limit;    /* wraps to 0 */
+        __threadfence();
+    }
+    __syncthreads();
+    return last;
+}
+
+template <typename S> static __device__ __forceinline__ void
+parts_merge(const struct attention_params &p, const struct attention_item &item,
+            int first_head, int group)
+{
+    using T = typename S::T;
+    for (int i = threadIdx.x; i < group * S::HD; i += TILE_THREADS) {
+        int     col = i % S::HD;
+        size_t  head = static_cast<size_t>(first_head + i / S::HD);
+        float   m = -INFINITY, l = 0.0f, o = 0.0f;
+        for (int k = 0; k < item.num_parts; k++) {
+            size_t  at = (static_cast<size_t>(item.partial) + k) * p.num_heads
+                         + head;
+            m = fmaxf(m, __ldcg(&p.partial_ml[2 * at]));
+        }
+        for (int k = 0; k < item.num_parts; k++) {
+            size_t  at = (static_cast<size_t>(item.partial) + k) * p.num_heads
+                         + head;
+            float   l_k = __ldcg(&p.partial_ml[2 * at + 1]);
+            float   e = part_weight(__ldcg(&p.partial_ml[2 * at]), l_k, m);
+            l += e * l_k;
+            o += e * __ldcg(&p.partial_out[at * S::HD + col]);
+        }
+        static_cast<T *>(p.out)[(static_cast<size_t>(item.row) * p.num_heads
+                                 + head) * S::HD + col] = from_float<T>(o / l);
+    }
+}
+
+template <typename S> static __global__ void __launch_bounds__(TILE_THREADS)
+decode_kernel(struct attention_params p)
+{
+    using T = typename S::T;
+    extern __shared__ uint4      smem_bytes[];
+    T                           *smem = reinterpret_cast<T *>(smem_bytes);
+    const struct attention_item  item = p.items[blockIdx.x];
+    int  kv_head = blockIdx.y, group = p.num_heads / p.kv.num_kv_heads;
+    int  first_head = kv_head * group, pos = p.positions[item.row];
+    struct tile_span  span = { pos, 0, p.window, item.key_begin,
+                               min(item.key_end, pos + 1) };
+    struct tile_state<S>  t;
+    static_assert(sizeof(struct warps_smem<S>)
+                  <= 2 * S::STAGE * sizeof(T), "merge fits over the stages");
+    if (p.window > 0) {
+        span.begin = max(span.begin, pos + 1 - p.window);
+    }
+    for (int i = threadIdx.x; i < S::ROWS * (S::HD / 8); i += TILE_THREADS) {
+        int       row = i / (S::HD / 8), col = i % (S::HD / 8) * 8;
+        bool      valid = row < group;
+        const T  *q = static_cast<const T *>(p.qkv)
+                      + static_cast<size_t>(item.row) * p.qkv_stride
+                      + static_cast<size_t>(first_head + (valid ? row : 0))
+                        * S::HD + col;
+        copy_async(smem + row * S::STRIDE + col, q, valid);
+    }
+    tile_run<S>(p, p.block_tables + static_cast<size_t>(item.seq)
+                                    * p.table_stride,
+                kv_head, span, smem, t);
+    struct warps_smem<S>  *w = reinterpret_cast<struct warps_smem<S> *>(
+        smem + S::ROWS * S::STRIDE);
+    copy_wait<0>();
+    __syncthreads();
+    warps_store<S>(t, w);
+    __syncthreads();
+    warps_merge<S>(p, item, first_head, group, w);
+    if (item.num_parts > 1 && is_last_part(p, item)) {
+        parts_merge<S>(p, item, first_head, group);
+    }
+}
+
+template <typename T, int HD> static cudaError_t
+decode_run(const struct attention_params *p, cudaStream_t stream)
+{
+    using S = tile_shape<T, HD, 1>;
+    dim3  grid(static_cast<unsigned int>(p->num),
+               static_cast<unsigned int>(p->kv.num_kv_heads));
+    decode_kernel<S><<<grid, TILE_THREADS, S::SMEM_BYTES, stream>>>(*p);
+    return cudaGetLastError();
+}
+
+template <typename T, int HD> static cudaError_t
+decode_allow_smem(void)
+{
+    using S = tile_shape<T, HD, 1>;
+    return cudaFuncSetAttribute(decode_kernel<S>,
+                                cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                S::SMEM_BYTES);
+}
+
+template <typename T> static cudaError_t
+decode_typed(const struct attention_params *p, cudaStream_t stream)
+{
+    switch (p->kv.head_dim) {
+    case 64:
+        return decode_run<T, 64>(p, stream);
+    case 96:
+        return decode_run<T, 96>(p, stream);
+    case 128:
+        return decode_run<T, 128>(p, stream);
+    case 256:
+        return decode_run<T, 256>(p, stream);
+    default:
+        return cudaErrorInvalidValue;
+    }
+}
+
+cudaError_t
+attention_decode_launch(const struct attention_params *p, cudaStream_t stream)
+{
+    return p->dtype == KERNEL_BF16 ? decode_typed<__nv_bfloat16>(p, stream)
+                                   : decode_typed<__half>(p, stream);
+}
+
+extern "C" cudaError_t
+attention_decode_init(void)
+{
+    cudaError_t (*const  all[])(void) = {
+        decode_allow_smem<__nv_bfloat16, 64>,
+        decode_allow_smem<__nv_bfloat16, 96>,
+        decode_allow_smem<__nv_bfloat16, 128>,
+        decode_allow_smem<__nv_bfloat16, 256>,
+        decode_allow_smem<__half, 64>, decode_allow_smem<__half, 96>,
+        decode_allow_smem<__half, 128>, decode_allow_smem<__half, 256>,
+    };
+    for (cudaError_t (*init)(void) : all) {
+        cudaError_t  e = init();
+        if (e != cudaSuccess) {
+            return e;
+        }
+    }
+    return cudaSuccess;
+}
+
+int
+attention_tile_takes(const struct attention_params *p)
+{
+    int  hd = p->kv.head_dim;
+    return p->dtype != KERNEL_F32 && p->dtype == p->kv.dtype
+           && (hd == 64 || hd == 96 || hd == 128 || hd == 256)
+           && p->num_heads / p->kv.num_kv_heads <= ATTENTION_GROUP_MAX;
+}

@@ -1,0 +1,118 @@
+/* attention_prefill.cu - causal attention of prompt chunks on tensor cores.
+ *
+ * One block per (item of up to 64 rows, query head); see attention_tile.cuh.
+ * K and V of a kv head are read once per query head, from L2 mostly.  Every
+ * tile is masked; wgmma, TMA and packing a kv head's queries into one tile
+ * are not done. */
+#include "kernels/attention_tile.cuh"
+
+template <typename S> static __global__ void __launch_bounds__(TILE_THREADS)
+prefill_kernel(struct attention_params p)
+{
+    using T = typename S::T;
+    extern __shared__ uint4      smem_bytes[];
+    T                           *smem = reinterpret_cast<T *>(smem_bytes);
+    const struct attention_item  item = p.items[blockIdx.x];
+    int  head = blockIdx.y, lane = threadIdx.x % WARP;
+    int  kv_head = head / (p.num_heads / p.kv.num_kv_heads);
+    int  pos0 = p.positions[item.row];
+    struct tile_span  span = { pos0, 1, p.window, 0, pos0 + item.num_rows };
+    struct tile_state<S>  t;
+    if (p.window > 0) {
+        span.begin = max(0, pos0 + 1 - p.window);
+    }
+    for (int i = threadIdx.x; i < S::ROWS * (S::HD / 8); i += TILE_THREADS) {
+        int       row = i / (S::HD / 8), col = i % (S::HD / 8) * 8;
+        bool      valid = row < item.num_rows;
+        const T  *q = static_cast<const T *>(p.qkv)
+                      + static_cast<size_t>(item.row + (valid ? row : 0))
+                        * p.qkv_stride
+                      + static_cast<size_t>(head) * S::HD + col;
+        copy_async(smem + row * S::STRIDE + col, q, valid);
+    }
+    tile_run<S>(p, p.block_tables + static_cast<size_t>(item.seq)
+                                    * p.table_stride,
+                kv_head, span, smem, t);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        int  row = threadIdx.x / WARP * 16 + lane / 4 + 8 * half;
+        if (row >= item.num_rows) {
+            continue;
+        }
+        T  *out = static_cast<T *>(p.out)
+                  + (static_cast<size_t>(item.row + row) * p.num_heads + head)
+                    * S::HD + lane % 4 * 2;
+#pragma unroll
+        for (int i = 0; i < S::HD / 8; i++) {
+            *reinterpret_cast<unsigned int *>(out + i * 8)
+                = pack<T>(t.o[i][2 * half] / t.l[half],
+                          t.o[i][2 * half + 1] / t.l[half]);
+        }
+    }
+}
+
+template <typename T, int HD> static cudaError_t
+prefill_run(const struct attention_params *p, cudaStream_t stream)
+{
+    using S = tile_shape<T, HD, TILE_WARPS>;
+    dim3  grid(static_cast<unsigned int>(p->num),
+               static_cast<unsigned int>(p->num_heads));
+    prefill_kernel<S><<<grid, TILE_THREADS, S::SMEM_BYTES, stream>>>(*p);
+    return cudaGetLastError();
+}
+
+template <typename T, int HD> static cudaError_t
+prefill_allow_smem(void)
+{
+    using S = tile_shape<T, HD, TILE_WARPS>;
+    return cudaFuncSetAttribute(prefill_kernel<S>,
+                                cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                S::SMEM_BYTES);
+}
+
+template <typename T> static cudaError_t
+prefill_typed(const struct attention_params *p, cudaStream_t stream)
+{
+    switch (p->kv.head_dim) {
+    case 64:
+        return prefill_run<T, 64>(p, stream);
+    case 96:
+        return prefill_run<T, 96>(p, stream);
+    case 128:
+        return prefill_run<T, 128>(p, stream);
+    case 256:
+        return prefill_run<T, 256>(p, stream);
+    default:
+        return cudaErrorInvalidValue;
+    }
+}
+
+cudaError_t
+attention_prefill_launch(const struct attention_params *p, cudaStream_t stream)
+{
+    return p->dtype == KERNEL_BF16 ? prefill_typed<__nv_bfloat16>(p, stream)
+                                   : prefill_typed<__half>(p, stream);
+}
+
+extern "C" cudaError_t attention_decode_init(void);
+
+cudaError_t
+attention_init(void)
+{
+    cudaError_t (*const  all[])(void) = {
+        prefill_allow_smem<__nv_bfloat16, 64>,
+        prefill_allow_smem<__nv_bfloat16, 96>,
+        prefill_allow_smem<__nv_bfloat16, 128>,
+        prefill_allow_smem<__nv_bfloat16, 256>,
+        prefill_allow_smem<__half, 64>, prefill_allow_smem<__half, 96>,
+        prefill_allow_smem<__half, 128>, prefill_allow_smem<__half, 256>,
+        attention_decode_init,
+    };
+    for (cudaError_t (*init)(void) : all) {
+        cudaError_t  e = init();
+        if (e != cudaSuccess) {
+            return e;
+        }
+    }
+    return cudaSuccess;
+}

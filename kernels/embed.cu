@@ -1,0 +1,59 @@
+/* embed.cu - gathers rows by index and converts dtypes: token embeddings. */
+#include "kernels/common.cuh"
+
+#define THREADS  256
+
+static __global__ void
+gather_kernel(struct gather_params p)
+{
+    size_t  src = static_cast<size_t>(p.ids[blockIdx.x]) * p.n;
+    size_t  dst = static_cast<size_t>(blockIdx.x) * p.n;
+    for (int i = threadIdx.x; i < p.n; i += THREADS) {
+        store_as(p.y, p.y_dtype, dst + i, load_as(p.x, p.x_dtype, src + i));
+    }
+}
+
+/* The same dtype: bits, whatever they are. */
+template <typename BITS> static __global__ void
+gather_bits_kernel(struct gather_params p)
+{
+    const BITS  *x = static_cast<const BITS *>(p.x)
+                     + static_cast<size_t>(p.ids[blockIdx.x]) * p.n;
+    BITS        *y = static_cast<BITS *>(p.y)
+                     + static_cast<size_t>(blockIdx.x) * p.n;
+    for (int i = threadIdx.x; i < p.n; i += THREADS) {
+        y[i] = x[i];
+    }
+}
+
+static __global__ void
+widen_kernel(float *y, const void *x, enum kernel_dtype dtype, int64_t n)
+{
+    int64_t  i = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x;
+    if (i < n) {
+        y[i] = load_as(x, dtype, static_cast<size_t>(i));
+    }
+}
+
+cudaError_t
+gather_launch(const struct gather_params *p, cudaStream_t stream)
+{
+    if (p->x_dtype != p->y_dtype) {
+        gather_kernel<<<p->num, THREADS, 0, stream>>>(*p);
+    } else if (p->x_dtype == KERNEL_F32) {
+        gather_bits_kernel<uint32_t><<<p->num, THREADS, 0, stream>>>(*p);
+    } else {
+        gather_bits_kernel<uint16_t><<<p->num, THREADS, 0, stream>>>(*p);
+    }
+    return cudaGetLastError();
+}
+
+cudaError_t
+widen_launch(float *y, const void *x, enum kernel_dtype x_dtype, int64_t n,
+             cudaStream_t stream)
+{
+    unsigned int  blocks = static_cast<unsigned int>((n + THREADS - 1)
+                                                     / THREADS);
+    widen_kernel<<<blocks, THREADS, 0, stream>>>(y, x, x_dtype, n);
+    return cudaGetLastError();
+}

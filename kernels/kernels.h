@@ -1,0 +1,188 @@
+/* kernels.h - the CUDA kernels, one launcher each, callable from C.
+ *
+ * Every launcher puts its work on `stream` and returns the launch's error (0:
+ * launched; what happens on the device shows at the next synchronisation).
+ * All pointers are device memory.  Rows are contiguous; T is the dtype of the
+ * activations; sums are fp32.  Rounding to T happens where each paragraph says
+ * round().  Sizes are elements unless a name says bytes. */
+#ifndef LLM_KERNELS_KERNELS_H
+#define LLM_KERNELS_KERNELS_H
+
+#include <stdint.h>
+#include <cuda_runtime_api.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum kernel_dtype { KERNEL_F32 = 1, KERNEL_BF16, KERNEL_F16 };
+
+#define KERNEL_HEAD_DIM_MAX    512   /* rope, simple attention */
+#define ATTENTION_ROWS         64    /* query rows of a prefill item */
+#define ATTENTION_GROUP_MAX    16    /* query heads per kv head, decode */
+
+/* Once per process and device: lets the attention kernels use more than 48 KB
+ * of shared memory a block.  An error means that they do not fit the device. */
+cudaError_t attention_init(void);
+
+/* y[i] = x[ids[i]] converted to y's dtype (round(); the same dtype: a copy of
+ * the bits).  x [rows, n], y [num, n]; ids in range.  One block a row. */
+struct gather_params {
+    void                *y;
+    const void          *x;
+    const int32_t       *ids;
+    enum kernel_dtype    y_dtype, x_dtype;
+    int                  num, n;
+};
+cudaError_t gather_launch(const struct gather_params *p, cudaStream_t stream);
+
+/* y = x converted to fp32, `n` elements. */
+cudaError_t widen_launch(float *y, const void *x, enum kernel_dtype x_dtype,
+                         int64_t n, cudaStream_t stream);
+
+/* y[i] = round(x[r] * rsqrt(mean(x[r]^2) + eps) * weight), r = rows == NULL ? i
+ * : rows[i].  x [.., n] and y [num, n] in T, weight [n] fp32.  One block a
+ * row; the order of the sum depends on n alone. */
+struct norm_params {
+    void                *y;
+    const void          *x;
+    const float         *weight;
+    const int32_t       *rows;
+    enum kernel_dtype    dtype;
+    int                  num, n;
+    float                eps;
+};
+cudaError_t norm_launch(const struct norm_params *p, cudaStream_t stream);
+
+/* What follows a matrix product whose fp32 result is acc:
+ *   silu_mul == 0: acc [num, n],     y = round(acc + bias (+ y if add))
+ *   silu_mul != 0: acc [num, 2 * n], y = round(silu(gate) * up), gate the
+ *                  first n columns, both with their bias.
+ * y [num, n] in T; bias fp32 [n] or [2 n], or NULL.  One thread an element. */
+struct epilogue_params {
+    void                *y;
+    const float         *acc;
+    const float         *bias;
+    enum kernel_dtype    dtype;
+    int                  num, n;
+    int                  add, silu_mul;
+};
+cudaError_t epilogue_launch(const struct epilogue_params *p,
+                            cudaStream_t stream);
+
+/* y = x w^T in fp32 for what cuBLASLt does not take: x and w of different
+ * dtypes, rows that are not 16-byte aligned.  x [num, k], w [n, k], y [num, ..]
+ * with rows y_stride apart.  16 x 16 tiles, k ascending: right, not fast. */
+struct matmul_params {
+    float               *y;
+    const void          *x, *w;
+    enum kernel_dtype    x_dtype, w_dtype;
+    int                  num, n, k;
+    int64_t              y_stride;
+};
+cudaError_t matmul_simple_launch(const struct matmul_params *p,
+                                 cudaStream_t stream);
+
+/* The paged cache of one layer, [block][kv_head][token][head_dim]. */
+struct kv_layer {
+    void                *k, *v;
+    enum kernel_dtype    dtype;
+    int                  num_kv_heads, head_dim;
+    int                  block_shift;     /* tokens a block = 1 << shift */
+};
+
+/* Splits qkv [num, (num_heads + 2 * num_kv_heads) * head_dim], norms q and k
+ * heads where the weight is set (round()), rotates them by the position's
+ * cos/sin (element j with j + head_dim / 2), writes round(q) back and k, v,
+ * rounded to the cache's dtype, to the row's slot (negative: nowhere).
+ * cos_sin [max_len][2][head_dim / 2].  One warp a (row, head); head_dim even,
+ * at most KERNEL_HEAD_DIM_MAX. */
+struct rope_params {
+    void                *qkv;
+    const float         *q_norm, *k_norm;      /* [head_dim] or NULL */
+    float                q_eps, k_eps;
+    const float         *cos_sin;
+    const int32_t       *positions;            /* [num] */
+    const int32_t       *slots;                /* [num] */
+    struct kv_layer      kv;
+    enum kernel_dtype    dtype;
+    int                  num, num_heads;
+};
+cudaError_t rope_append_launch(const struct rope_params *p,
+                               cudaStream_t stream);
+
+/* A piece of attention work.  Decode: one query row against the keys
+ * [key_begin, key_end), part `part` of num_parts; a row with several parts has
+ * room for its partial results at partial .. partial + num_parts - 1.
+ * Prefill: num_rows (at most ATTENTION_ROWS) rows of one sequence with
+ * consecutive positions, against all their keys. */
+struct attention_item {
+    int32_t seq;           /* row of block_tables */
+    int32_t row;           /* first row of q and out */
+    int32_t num_rows;
+    int32_t key_begin, key_end;
+    int32_t partial;
+    int32_t part, num_parts;
+};
+
+/* Causal attention over the paged cache: a query at position p sees keys
+ * max(0, p - window + 1) .. p (window 0: all); out = round(sum round(p_j) v_j
+ * / sum p_j), where p_j = exp(scale * (q . k_j) - m) and m is a running
+ * maximum.  Keys that no row of an item sees are never read, so table entries
+ * may be stale and blocks may hold NaN.
+ *
+ * decode: one block of four warps per (item, kv head); the query heads of the
+ * kv head are the rows of one 16-row tensor core tile, the warps split each
+ * tile of 64 keys.  Partial results meet in the block that ends last, in the
+ * order of the parts, so results do not depend on timing.  counters are zero
+ * before and after.
+ * prefill: one block of four warps per (item, query head), 16 rows a warp.
+ * Both take T == cache dtype, bf16 or f16, head_dim 64, 96, 128 or 256;
+ * decode groups up to ATTENTION_GROUP_MAX.  q, k, v rows 16-byte aligned.
+ * simple: everything else (fp32, odd head sizes, mixed dtypes); one warp per
+ * (row, query head), the maximum in a first pass over the keys.  Items unused.
+ * Times: see README.md beside this file. */
+struct attention_params {
+    void                        *out;        /* [.., num_heads * head_dim] */
+    const void                  *qkv;
+    int64_t                      qkv_stride; /* elements from row to row */
+    enum kernel_dtype            dtype;
+    struct kv_layer              kv;
+    int                          num_heads;
+    int                          window;
+    float                        scale;
+    const int32_t               *positions;    /* [num_tokens] */
+    const int32_t               *row_seq;      /* [num_tokens], simple only */
+    const int32_t               *block_tables; /* [.., table_stride] */
+    int                          table_stride;
+    int                          num;          /* items; simple: rows */
+    const struct attention_item *items;
+    float                       *partial_out;  /* [partial][num_heads]
+                                                  [head_dim] */
+    float                       *partial_ml;   /* [partial][num_heads][2] */
+    unsigned int                *counters;     /* [seq][num_kv_heads] */
+};
+int attention_tile_takes(const struct attention_params *p);
+cudaError_t attention_decode_launch(const struct attention_params *p,
+                                    cudaStream_t stream);
+cudaError_t attention_prefill_launch(const struct attention_params *p,
+                                     cudaStream_t stream);
+cudaError_t attention_simple_launch(const struct attention_params *p,
+                                    cudaStream_t stream);
+
+/* Copies `bytes` from block src to block dst of every plane: planes are
+ * plane_bytes apart.  pairs [num][2]: src, dst; no dst is also a src. */
+struct copy_params {
+    char                *data;
+    const int32_t       *pairs;
+    int                  num, num_planes;
+    size_t               plane_bytes, block_bytes;
+};
+cudaError_t copy_blocks_launch(const struct copy_params *p,
+                               cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
