@@ -112,10 +112,12 @@ run:                    ## everything from a fresh machine: packages, build, ngi
 	@BUILD=$(BUILD) CONFIG=$(CONFIG) $(if $(MODEL),MODEL='$(MODEL)') $(if $(PORT),PORT=$(PORT)) tools/run.sh
 install: engine tools module ## to DESTDIR and PREFIX (/usr)
 	install -Dm755 $(B)/nginx-llm-engine $(LIBDIR)/nginx-llm/nginx-llm-engine
+	[ ! -e $(CUDA_SO) ] || install -Dm755 $(CUDA_SO) $(LIBDIR)/nginx-llm/nginx-llm-cuda.so
 	install -Dm755 $(B)/nginx-llm-tool $(DESTDIR)$(PREFIX)/bin/nginx-llm-tool
 	install -Dm644 $(MODULE) $(LIBDIR)/nginx/modules/ngx_http_llm_module.so
 
 include tools/tests.mk
+include tools/cuda.mk
 
 .PHONY: tidy fmt clean help
 tidy:                   ## layers and style; warnings are errors in every build

@@ -1,0 +1,366 @@
+/* backend_cuda.c - the CUDA backend's life: device, memory, weights. */
+#include "engine/backend/cuda/backend_cuda.h"
+#include "engine/backend/cuda/cuda_internal.h"
+#include "engine/base/check.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define COMPUTE_MAJOR_MIN  8      /* bf16 tensor cores, cp.async */
+
+/* ---- errors ---------------------------------------------------------------------- */
+
+bool
+cuda_keep(struct cuda_backend *cb, cudaError_t e, const char *what)
+{
+    if (e == cudaSuccess) {
+        return true;
+    }
+    if (!cb->failed) {
+        cb->failed = true;
+        (void) err_set(&cb->failure, "%s: %s: %s (%s)", cb->name, what,
+                       cudaGetErrorString(e), cudaGetErrorName(e));
+    }
+    return false;
+}
+
+void
+cuda_keep_status(struct cuda_backend *cb, cublasStatus_t s, const char *what)
+{
+    if (s != CUBLAS_STATUS_SUCCESS && !cb->failed) {
+        cb->failed = true;
+        (void) err_set(&cb->failure, "%s: %s: %s", cb->name, what,
+                       cublasLtGetStatusString(s));
+    }
+}
+
+static int
+cuda_sync(struct backend *be, struct err *err)
+{
+    struct cuda_backend  *cb = (struct cuda_backend *) be;
+    (void) cuda_keep(cb, cudaSetDevice(cb->device_idx), "cudaSetDevice");
+    (void) cuda_keep(cb, cudaStreamSynchronize(cb->stream), "a step");
+    return cb->failed ? err_set(err, "%s", cb->failure.message) : OK;
+}
+
+/* ---- memory ------------------------------------------------------------------------ */
+
+int
+cuda_alloc(struct backend *be, size_t bytes, void **out, struct err *err)
+{
+    struct cuda_backend  *cb = (struct cuda_backend *) be;
+    size_t                free_bytes = 0, total = 0;
+    *out = NULL;
+    (void) cuda_keep(cb, cudaSetDevice(cb->device_idx), "cudaSetDevice");
+    cudaError_t  e = cudaMalloc(out, bytes == 0 ? CUDA_ALIGN : bytes);
+    if (e == cudaSuccess) {
+        return OK;
+    }
+    (void) cudaGetLastError();       /* out of memory is not sticky */
+    (void) cudaMemGetInfo(&free_bytes, &total);
+    return err_set(err, "GPU memory: %zu bytes asked for, %zu of %zu are free "
+                   "(%s); lower the KV cache or the batch limits", bytes,
+                   free_bytes, total, cudaGetErrorString(e));
+}
+
+void
+cuda_free(struct backend *be, void *data)
+{
+    struct cuda_backend  *cb = (struct cuda_backend *) be;
+    if (data != NULL) {
+        (void) cudaSetDevice(cb->device_idx);
+        (void) cudaFree(data);       /* waits for what uses it */
+    }
+}
+
+static void
+cuda_fill(struct backend *be, void *data, int byte, size_t bytes)
+{
+    struct cuda_backend  *cb = (struct cuda_backend *) be;
+    (void) cuda_keep(cb, cudaSetDevice(cb->device_idx), "cudaSetDevice");
+    (void) cuda_keep(cb, cudaMemsetAsync(data, byte, bytes, cb->stream),
+                     "fill");
+}
+
+/* Done on return: the source may be freed. */
+static void
+cuda_upload(struct backend *be, void *dst, const void *host_src, size_t bytes)
+{
+    struct cuda_backend  *cb = (struct cuda_backend *) be;
+    (void) cuda_keep(cb, cudaSetDevice(cb->device_idx), "cudaSetDevice");
+    (void) cuda_keep(cb, cudaMemcpyAsync(dst, host_src, bytes,
+                                         cudaMemcpyHostToDevice, cb->stream),
+                     "upload");
+    (void) cuda_keep(cb, cudaStreamSynchronize(cb->stream), "upload");
+}
+
+static void
+cuda_download(struct backend *be, void *host_dst, const void *src,
+              size_t bytes)
+{
+    struct cuda_backend  *cb = (struct cuda_backend *) be;
+    (void) cuda_keep(cb, cudaSetDevice(cb->device_idx), "cudaSetDevice");
+    (void) cuda_keep(cb, cudaMemcpyAsync(host_dst, src, bytes,
+                                         cudaMemcpyDeviceToHost, cb->stream),
+                     "download");
+    (void) cuda_keep(cb, cudaStreamSynchronize(cb->stream), "download");
+}
+
+/* ---- weights ------------------------------------------------------------------------- */
+
+static void
+cuda_weight_destroy(struct backend *be, struct weight *w)
+{
+    if (w == NULL) {
+        return;
+    }
+    cuda_free(be, w->memory);
+    free(w);
+}
+
+/* Uploads a small tensor to fp32 `dst`, through `dst`-sized room after it. */
+static int
+upload_wide(struct cuda_backend *cb, float *dst, const struct tensor *t,
+            struct err *err)
+{
+    void    *raw;
+    size_t   bytes = (size_t) t->shape[0] * dtype_bytes(t->dtype);
+    if (cuda_alloc(&cb->base, bytes, &raw, err) != OK) {
+        return ERROR;
+    }
+    cuda_upload(&cb->base, raw, t->data, bytes);
+    (void) cuda_keep(cb, widen_launch(dst, raw, cuda_kernel_dtype(t->dtype),
+                                      t->shape[0], cb->stream), "widen");
+    cuda_free(&cb->base, raw);
+    return OK;
+}
+
+static int
+create_vector(struct cuda_backend *cb, const struct tensor *t,
+              struct weight *w, struct err *err)
+{
+    check_eq(t->ndim, 1);
+    w->in = t->shape[0];
+    if (cuda_alloc(&cb->base, (size_t) w->in * sizeof(float), &w->memory, err)
+        != OK)
+    {
+        return ERROR;
+    }
+    w->vector = w->memory;
+    return upload_wide(cb, w->vector, t, err);
+}
+
+static size_t
+part_bytes(const struct tensor *t)
+{
+    return (size_t) t->shape[0] * (size_t) t->shape[1] * dtype_bytes(t->dtype);
+}
+
+/* Parts of one dtype lie one after the other and are one matrix. */
+static int
+create_matrix(struct cuda_backend *cb, const struct weight_desc *desc,
+              struct weight *w, struct err *err)
+{
+    bool    same = true, has_bias = false;
+    size_t  bytes = 0;
+    for (int i = 0; i < desc->num_parts; i++) {
+        const struct tensor  *t = &desc->parts[i];
+        check(t->dtype != DTYPE_NONE);
+        check_eq(t->ndim, 2);
+        check_eq(t->shape[1], desc->parts[0].shape[1]);
+        w->rows += t->shape[0];
+        same = same && t->dtype == desc->parts[0].dtype;
+        has_bias = has_bias || desc->bias[i].dtype != DTYPE_NONE;
+        bytes += cuda_align(part_bytes(t));
+    }
+    w->in = desc->parts[0].shape[1];
+    size_t  bias_bytes = has_bias ? (size_t) w->rows * sizeof(float) : 0;
+    if (cuda_alloc(&cb->base, bytes + bias_bytes, &w->memory, err) != OK) {
+        return ERROR;
+    }
+    char    *next = w->memory;
+    float   *bias = (float *) (void *) (next + bytes);
+    if (has_bias) {
+        w->bias = bias;
+        cuda_fill(&cb->base, bias, 0, bias_bytes);
+    }
+    for (int i = 0; i < desc->num_parts; i++) {
+        const struct tensor  *t = &desc->parts[i];
+        cuda_upload(&cb->base, next, t->data, part_bytes(t));
+        w->part[i] = (struct cuda_weight_part) { next, t->dtype, t->shape[0] };
+        next += same ? part_bytes(t) : cuda_align(part_bytes(t));
+        if (desc->bias[i].dtype != DTYPE_NONE) {
+            check_eq(desc->bias[i].shape[0], t->shape[0]);
+            if (upload_wide(cb, bias, &desc->bias[i], err) != OK) {
+                return ERROR;
+            }
+        }
+        bias += t->shape[0];
+    }
+    w->num_parts = desc->num_parts;
+    if (same) {
+        w->num_parts = 1;
+        w->part[0].rows = w->rows;
+    }
+    return OK;
+}
+
+static int
+cuda_weight_create(struct backend *be, const struct weight_desc *desc,
+                   struct weight **out, struct err *err)
+{
+    struct cuda_backend  *cb = (struct cuda_backend *) be;
+    struct weight        *w = calloc(1, sizeof *w);
+    *out = NULL;
+    if (w == NULL) {
+        return err_set(err, "out of memory while loading weights");
+    }
+    check(desc->num_parts >= 1 && desc->num_parts <= WEIGHT_PARTS_MAX);
+    check(desc->kind != WEIGHT_GATE_UP
+          || (desc->num_parts == 2
+              && desc->parts[0].shape[0] == desc->parts[1].shape[0]));
+    check(desc->kind != WEIGHT_EMBEDDING || desc->num_parts == 1);
+    w->kind = desc->kind;
+    int  rc = desc->kind == WEIGHT_VECTOR
+              ? create_vector(cb, &desc->parts[0], w, err)
+              : create_matrix(cb, desc, w, err);
+    if (rc != OK || cuda_sync(be, err) != OK) {
+        cuda_weight_destroy(be, w);
+        return ERROR;
+    }
+    *out = w;
+    return OK;
+}
+
+/* ---- life ------------------------------------------------------------------------------ */
+
+static void
+cuda_destroy(struct backend *be)
+{
+    struct cuda_backend  *cb = (struct cuda_backend *) be;
+    if (cb == NULL) {
+        return;
+    }
+    (void) cudaSetDevice(cb->device_idx);
+    cuda_release_step(cb);
+    cuda_gemm_destroy(cb);
+    cuda_free(be, cb->copies);
+    if (cb->step_uploaded != NULL) {
+        (void) cudaEventDestroy(cb->step_uploaded);
+    }
+    if (cb->stream != NULL) {
+        (void) cudaStreamDestroy(cb->stream);
+    }
+    free(cb);
+}
+
+/* AGAIN: there is no GPU that could be used. */
+static int
+find_device(int device_idx, struct cudaDeviceProp *prop, struct err *err)
+{
+    int          num = 0;
+    cudaError_t  e = cudaGetDeviceCount(&num);
+    if (e != cudaSuccess || num == 0) {
+        (void) err_set(err, "no CUDA: %s", e == cudaErrorInsufficientDriver
+                       ? "no NVIDIA driver, or one too old for this library"
+                       : e == cudaSuccess ? "the driver finds no GPU"
+                                          : cudaGetErrorString(e));
+        return e == cudaSuccess || e == cudaErrorNoDevice
+               || e == cudaErrorInsufficientDriver ? AGAIN : ERROR;
+    }
+    if (device_idx < 0 || device_idx >= num) {
+        return err_set(err, "CUDA device %d: this machine has %d", device_idx,
+                       num);
+    }
+    e = cudaGetDeviceProperties(prop, device_idx);
+    if (e != cudaSuccess) {
+        return err_set(err, "CUDA device %d: %s", device_idx,
+                       cudaGetErrorString(e));
+    }
+    if (prop->major < COMPUTE_MAJOR_MIN) {
+        (void) err_set(err, "no CUDA: %s has compute capability %d.%d; the "
+                       "kernels need %d.0", prop->name, prop->major,
+                       prop->minor, COMPUTE_MAJOR_MIN);
+        return AGAIN;
+    }
+    return OK;
+}
+
+static int
+open_device(struct cuda_backend *cb, struct err *err)
+{
+    void  *copies = NULL;
+    if (!cuda_keep(cb, cudaSetDevice(cb->device_idx), "cudaSetDevice")
+        || !cuda_keep(cb, cudaStreamCreateWithFlags(&cb->stream,
+                                                    cudaStreamNonBlocking),
+                      "cudaStreamCreate")
+        || !cuda_keep(cb, cudaEventCreateWithFlags(&cb->step_uploaded,
+                                                   cudaEventDisableTiming),
+                      "cudaEventCreate")
+        || !cuda_keep(cb, attention_init(), "attention_init"))
+    {
+        return err_set(err, "%s", cb->failure.message);
+    }
+    if (cuda_alloc(&cb->base, CUDA_COPIES_MAX * 2 * sizeof *cb->copies,
+                   &copies, err) != OK)
+    {
+        return ERROR;
+    }
+    cb->copies = copies;
+    return cuda_gemm_init(cb, err);
+}
+
+int
+backend_cuda_create(struct backend **out, const struct backend_cuda_options *o,
+                    struct err *err)
+{
+    struct cudaDeviceProp  prop;
+    *out = NULL;
+    if (o->abi != BACKEND_CUDA_ABI) {
+        return err_set(err, "CUDA: the library was built from another version "
+                       "of the engine; run `make cuda`");
+    }
+    int  rc = find_device(o->device_idx, &prop, err);
+    if (rc != OK) {
+        return rc;
+    }
+    struct cuda_backend  *cb = calloc(1, sizeof *cb);
+    if (cb == NULL) {
+        return err_set(err, "cuda backend: out of memory");
+    }
+    (void) snprintf(cb->name, sizeof cb->name, "cuda %d (%s, %zu MiB%s)",
+                    o->device_idx, prop.name, prop.totalGlobalMem >> 20,
+                    o->simple_kernels ? ", simple kernels" : "");
+    cb->device_idx = o->device_idx;
+    cb->simple_kernels = o->simple_kernels;
+    cb->ops = (struct backend_ops) {
+        .name = cb->name,
+        .borrows_weights = false,
+        .host_memory = false,
+        .destroy = cuda_destroy,
+        .alloc = cuda_alloc,
+        .free = cuda_free,
+        .fill = cuda_fill,
+        .upload = cuda_upload,
+        .download = cuda_download,
+        .weight_create = cuda_weight_create,
+        .weight_destroy = cuda_weight_destroy,
+        .reserve = cuda_reserve,
+        .step_begin = cuda_step_begin,
+        .embed = cuda_embed,
+        .linear = cuda_linear,
+        .qk_norm_rope_append = cuda_qk_norm_rope_append,
+        .attention = cuda_attention,
+        .lm_head = cuda_lm_head,
+        .step_end = cuda_step_end,
+        .copy_blocks = cuda_copy_blocks,
+        .sync = cuda_sync,
+    };
+    cb->base.ops = &cb->ops;
+    if (open_device(cb, err) != OK) {
+        cuda_destroy(&cb->base);
+        return ERROR;
+    }
+    *out = &cb->base;
+    return OK;
+}

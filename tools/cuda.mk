@@ -1,0 +1,45 @@
+# cuda.mk - the CUDA backend, a library of its own that the engine loads when
+# it is there: build/CONFIG/nginx-llm-cuda.so.  Without nvcc `make cuda` says so
+# and succeeds; nothing else of the build needs it.
+#
+# Machine code for Hopper (sm_90a), and PTX that the driver compiles at the
+# first start on other GPUs from Ampere on.
+
+NVCC_PATH  := $(or $(if $(CUDA_HOME),$(wildcard $(CUDA_HOME)/bin/nvcc)),$(shell command -v $(NVCC) 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
+CUDA_DIR   := $(patsubst %/bin/nvcc,%,$(realpath $(NVCC_PATH)))
+CUDA_SO    := $(B)/nginx-llm-cuda.so
+CUDA_ARCH  ?= -gencode arch=compute_90a,code=sm_90a -gencode arch=compute_80,code=compute_80
+NVCCFLAGS  := -std=c++17 -O3 -lineinfo -I. $(CUDA_ARCH) -Xcompiler -fPIC,-Wall,-Wextra,-fno-exceptions,-fno-rtti --Werror all-warnings
+CUDA_OBJ   := $(patsubst %,$(B)/obj/%.o,$(basename $(wildcard kernels/*.cu engine/backend/cuda/*.c)))
+
+.PHONY: cuda test-gpu time-gpu
+ifeq ($(CUDA_DIR),)
+cuda:                   ## the CUDA backend, nginx-llm-cuda.so; needs nvcc (CUDA_HOME=dir)
+	@echo "SKIP: nginx-llm-cuda.so is not built, there is no nvcc (set CUDA_HOME)"
+else
+cuda: $(CUDA_SO)
+$(B)/obj/kernels/%.o: kernels/%.cu
+	@mkdir -p $(@D)
+	$(call say,NVCC $<)
+	$(Q)$(NVCC_PATH) $(NVCCFLAGS) -MMD -MP -c $< -o $@
+$(B)/obj/engine/backend/cuda/%.o: CFLAGS += -isystem $(CUDA_DIR)/include
+$(CUDA_SO): $(CUDA_OBJ) $(call libs_of,engine/base) engine/backend/cuda/exports.map
+	$(call say,LD $@)
+	$(Q)$(NVCC_PATH) -shared -cudart static $(filter %.o %.a,$^) -lcublasLt -lpthread \
+	    -Xlinker --version-script=engine/backend/cuda/exports.map -Xlinker -z,defs \
+	    -Xlinker -rpath,$(CUDA_DIR)/lib64 -o $@
+endif
+
+# Programs that compare and time the backends; they load the library as the
+# engine does, so they build without CUDA.
+GPU_PROGRAMS := $(B)/test-backend-cuda $(B)/time-backend-cuda
+GPU_TEST_OBJ := $(patsubst %,$(B)/obj/tests/gpu/%.o,test_backend_cuda gpu_test gpu_ops gpu_attention gpu_models)
+$(B)/test-backend-cuda: $(GPU_TEST_OBJ)
+$(B)/time-backend-cuda: $(B)/obj/tests/gpu/time_backend_cuda.o
+$(GPU_PROGRAMS): $(call libs_of,$(DEPS_engine/model))
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) $(filter %.o,$^) $(filter %.a,$^) $(LIBS) -o $@
+test-gpu: cuda $(GPU_PROGRAMS) ## CUDA against the CPU backend; skips without a GPU; A=op runs some
+	@$(B)/test-backend-cuda $(A)
+time-gpu: cuda $(GPU_PROGRAMS) ## decode and prefill times on dummy weights; A=DIR
+	@$(B)/time-backend-cuda $(A)
