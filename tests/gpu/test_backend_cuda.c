@@ -1,0 +1,112 @@
+/* test_backend_cuda.c - every op on the GPU against the CPU backend, then
+ * whole models; a plain program, because GPU machines have no test library.
+ *
+ * usage: test-backend-cuda [--small] [--simple] [--self] [NAME]
+ *
+ * NAME: the tests whose name contains it; --simple: the slow kernels only;
+ * --self: the CPU's plain C kernels in CUDA's place, which tests the test.
+ *
+ * Inputs are random and rounded to their dtypes first, so that what differs is
+ * the order of fp32 sums and one rounding: bounds are computed per element
+ * (kernels.md C) and the largest error / bound of each test is printed.
+ * Whatever a correct op must not read is NaN or an impossible block id, and
+ * whatever it must not write is compared with what was there.  --small keeps
+ * to shapes that run under compute-sanitizer in seconds. */
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "engine/backend/backend_load.h"
+#include "engine/backend/cpu/backend_cpu.h"
+#include "engine/backend/cuda/backend_cuda.h"
+#include "tests/gpu/gpu_test.h"
+
+#define CPU_THREADS   4
+
+static const struct {
+    const char *name;
+    void      (*fn)(void);
+} tests[] = {
+#define TEST(name)  { #name, test_##name }
+    TEST(embed_gives_the_same_bits),
+    TEST(linear_with_every_epilogue),
+    TEST(linear_with_weights_of_another_dtype),
+    TEST(lm_head_takes_the_wanted_rows_only),
+    TEST(rope_and_append_write_their_slots_only),
+    TEST(decode_attention_for_all_head_sizes_and_groups),
+    TEST(prefill_attention_for_all_head_sizes_and_groups),
+    TEST(mixed_steps_of_decode_and_prefill),
+    TEST(long_contexts_are_split_and_merged),
+    TEST(decode_attention_does_not_depend_on_the_batch),
+    TEST(nan_stays_in_its_sequence),
+    TEST(copied_blocks_are_equal_and_others_untouched),
+    TEST(small_models_equal_transformers),
+    TEST(random_models_equal_the_cpu),
+};
+
+static void
+run_tests(const char *filter)
+{
+    for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
+        struct timespec  t0, t1;
+        if (filter != NULL && strstr(tests[i].name, filter) == NULL) {
+            continue;
+        }
+        run.worst = 0.0;
+        run.bad = false;
+        run.messages = 0;
+        clock_gettime(CLOCK_MONOTONIC, &t0);
+        tests[i].fn();
+        clock_gettime(CLOCK_MONOTONIC, &t1);
+        run.passed += !run.bad;
+        run.failed += run.bad;
+        printf("%s - %s (error / bound %.3f, %d messages, %.1f s)\n",
+               run.bad ? "not ok" : "ok", tests[i].name, run.worst,
+               run.messages, (double) (t1.tv_sec - t0.tv_sec)
+               + (double) (t1.tv_nsec - t0.tv_nsec) * 1e-9);
+        fflush(stdout);
+    }
+}
+
+int
+main(int argc, char **argv)
+{
+    struct err   err = { 0 };
+    const char  *filter = NULL;
+    bool         simple = false, self = false;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--small") == 0) {
+            run.small = true;
+        } else if (strcmp(argv[i], "--simple") == 0) {
+            simple = true;
+        } else if (strcmp(argv[i], "--self") == 0) {
+            self = true;
+        } else {
+            filter = argv[i];
+        }
+    }
+    run.rng = SEED;
+    int  rc = self
+        ? backend_cpu_create(&run.cuda, &(struct backend_cpu_options) {
+              .num_threads = 1, .isa = CPU_ISA_PLAIN }, &err)
+        : backend_load_cuda(&run.cuda, &(struct backend_cuda_options) {
+              .abi = BACKEND_CUDA_ABI, .simple_kernels = simple }, &err);
+    if (rc == AGAIN) {
+        printf("SKIP: no CUDA device (%s)\n", err.message);
+        return 0;
+    }
+    require(rc, &err, "backend_load_cuda");
+    require(backend_cpu_create(&run.cpu, &(struct backend_cpu_options) {
+        .num_threads = CPU_THREADS }, &err), &err, "cpu backend");
+    printf("# %s against %s, seed %u\n", run.cuda->ops->name,
+           run.cpu->ops->name, SEED);
+    reserve(run.cpu);
+    reserve(run.cuda);
+    run_tests(filter);
+    require(run.cuda->ops->sync(run.cuda, &err), &err, "last sync");
+    run.cuda->ops->destroy(run.cuda);
+    run.cpu->ops->destroy(run.cpu);
+    printf("%d passed, %d failed\n", run.passed, run.failed);
+    return run.failed > 0;
+}
