@@ -18,7 +18,7 @@ require "$FindBin::Bin/lib/LLM/Nginx.pm";
     like($n->get('/ready')->{body}, qr/"chat":"loading"/, 'llm_health ready says so');
     is($n->get('/live')->{status}, 200, 'llm_health live is 200');
     $n->wait_ready;
-    is($n->chat->{status}, 200, 'then it serves');
+    $n->served('then it serves');
     $n->stop->check_clean;
 }
 
@@ -53,7 +53,7 @@ require "$FindBin::Bin/lib/LLM/Nginx.pm";
     ok(time - $t < 0.5, 'and at once');
     $n->reload;
     $n->wait_ready;
-    is($n->chat->{status}, 200, 'a reload tries again');
+    $n->served('a reload tries again');
     $n->stop->check_clean;
 }
 
@@ -132,20 +132,15 @@ for my $case (['process', '', qr/no heartbeat/], ['steps', '', qr/no step finish
             exit 127;
         }
     };
-    # Each worker finds the engine by its own timer; another one may answer.
-    my $served = sub {
-        my $r = $n->chat;
-        return $r && $r->{status} == 200;
-    };
     $run->();
     $n->wait_ready(15);
-    ok($n->wait_for($served, 15), 'started by hand: served');
+    $n->served('started by hand: served');
     kill 'KILL', $pid;
     waitpid $pid, 0;
     is($n->chat->{status}, 503, 'killed: 503');
     $run->();
     $n->wait_ready(15);
-    ok($n->wait_for($served, 15), 'started again: served');
+    $n->served('started again: served');
     $n->stop;
     ok(kill(0, $pid), 'nginx leaves it alone');
     kill 'TERM', $pid;

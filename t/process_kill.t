@@ -40,7 +40,7 @@ $n->start->wait_ready;
     like($r->{body}, qr/^\{"error":\{.*"code":"engine_lost"/, 'as JSON');
     $n->wait_ready(15);
     isnt($n->engine, $engine, 'the supervisor has started another');
-    is($n->chat->{status}, 200, 'which serves');
+    $n->served('which serves');
 }
 
 # The supervisor: its engine dies with it, its standby takes over.
@@ -54,7 +54,7 @@ for my $round (1, 2) {
         'the standby is the supervisor');
     ok(!LLM::Nginx::alive($engine), 'the old engine died');
     $n->wait_ready(15);
-    is($n->chat->{status}, 200, 'service is back');
+    $n->served('service is back');
     ok($n->standby, 'there is a new standby');
 }
 
@@ -75,7 +75,7 @@ for my $round (1, 2) {
     is($r->{status}, 503, 'requests get 503');
     $n->reload;
     $n->wait_ready(15);
-    is($n->chat->{status}, 200, 'a reload starts another');
+    $n->served('a reload starts another');
 }
 $n->stop->check_clean(except => qr/exited on signal 9/);
 
@@ -92,7 +92,7 @@ $n->stop->check_clean(except => qr/exited on signal 9/);
     ok($m->wait_for(sub { !$m->left }), 'engine and supervisor leave');
     is(join('', glob "$m->{dir}/*.sock*"), '', 'no socket is left');
     $m->start->wait_ready;
-    is($m->chat->{status}, 200, 'another nginx can start');
+    $m->served('another nginx can start');
     $m->stop->check_clean;
 }
 

@@ -97,7 +97,7 @@ require "$FindBin::Bin/lib/LLM/Nginx.pm";
     $n->write_conf(no_module => 0);
     $n->reload;
     $n->wait_ready;
-    is($n->chat->{status}, 200, 'load_module again: served again');
+    $n->served('load_module again: served again');
     $n->stop->check_clean;
 }
 

@@ -49,7 +49,7 @@ for my $case (['on', 'on', 'QUIT'], ['on', 'on', 'TERM'], ['off', 'on', 'QUIT'],
     ok($n->wait_for(sub { !LLM::Nginx::alive($master) }), 'then nginx ends');
     $n->check_clean;
     $n->start->wait_ready;
-    is($n->chat->{status}, 200, 'and starts again in the same place');
+    $n->served('and starts again in the same place');
     $n->stop->check_clean;
 }
 

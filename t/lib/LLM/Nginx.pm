@@ -233,6 +233,18 @@ sub wait_ready {
     return $self;
 }
 
+# Ready is what one worker knows; another finds a new engine by its own timer.
+sub served {
+    my ($self, $name) = @_;
+    my $status = '';
+    my $ok = $self->wait_for(sub {
+        my $r = $self->chat;
+        $status = $r ? $r->{status} : 'none';
+        return $status eq '200';
+    }, 10);
+    return ok($ok, $name) || diag("last status $status");
+}
+
 sub reload {
     my ($self) = @_;
     my $old = () = $self->log =~ /reconfiguring/g;
