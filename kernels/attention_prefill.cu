@@ -1,9 +1,8 @@
 /* attention_prefill.cu - causal attention of prompt chunks on tensor cores.
  *
  * One block per (item of up to 64 rows, query head); see attention_tile.cuh.
- * K and V of a kv head are read once per query head, from L2 mostly.  Every
- * tile is masked; wgmma, TMA and packing a kv head's queries into one tile
- * are not done. */
+ * K and V of a kv head are read once per query head, from L2 mostly.  wgmma,
+ * TMA and packing a kv head's queries into one tile are not done. */
 #include "kernels/attention_tile.cuh"
 
 template <typename S> static __global__ void __launch_bounds__(TILE_THREADS)

@@ -33,6 +33,9 @@ template <typename T_, int HD_, int ROW_WARPS_> struct tile_shape {
     static constexpr int  WARP_KEYS = TILE_KEYS / KEY_WARPS;
     static constexpr int  STRIDE = HD + TILE_PAD;
     static constexpr int  STAGE = 2 * TILE_KEYS * STRIDE;   /* K, then V */
+    /* keep Q in registers: head_dim 256 needs them for its output */
+    static constexpr bool Q_IN_REGISTERS = HD <= 128;
+    static constexpr int  Q_FRAGMENTS = Q_IN_REGISTERS ? HD / 16 : 1;
     static constexpr int  SMEM_BYTES
         = static_cast<int>(sizeof(T)) * (ROWS * STRIDE + 2 * STAGE);
 };
@@ -157,13 +160,20 @@ tile_load(const struct attention_params &p, const int32_t *table, int kv_head,
     }
 }
 
-/* s = the warp's 16 rows of Q times its keys of K, unscaled. */
+/* 16 rows and columns of Q as a left operand. */
 template <typename S> static __device__ __forceinline__ void
-tile_scores(const typename S::T *q, const typename S::T *k,
-            float s[S::WARP_KEYS / 8][4])
+tile_query(const typename S::T *q, int d, unsigned int a[4])
 {
     int  lane = threadIdx.x % WARP;
-    const typename S::T  *q_at = q + (lane % 16) * S::STRIDE + lane / 16 * 8;
+    load_matrix(a, q + (lane % 16) * S::STRIDE + lane / 16 * 8 + d);
+}
+
+/* s = the warp's 16 rows of Q times its keys of K, unscaled. */
+template <typename S> static __device__ __forceinline__ void
+tile_scores(const typename S::T *q, unsigned int q_kept[S::Q_FRAGMENTS][4],
+            const typename S::T *k, float s[S::WARP_KEYS / 8][4])
+{
+    int  lane = threadIdx.x % WARP;
     const typename S::T  *k_at = k + (lane / 16 * 8 + lane % 8) * S::STRIDE
                                  + lane / 8 % 2 * 8;
 #pragma unroll
@@ -172,8 +182,10 @@ tile_scores(const typename S::T *q, const typename S::T *k,
     }
 #pragma unroll
     for (int d = 0; d < S::HD; d += 16) {
-        unsigned int  a[4];
-        load_matrix(a, q_at + d);
+        unsigned int  *a = q_kept[S::Q_IN_REGISTERS ? d / 16 : 0];
+        if (!S::Q_IN_REGISTERS) {
+            tile_query<S>(q, d, a);
+        }
 #pragma unroll
         for (int j = 0; j < S::WARP_KEYS / 16; j++) {
             unsigned int  b[4];
@@ -184,12 +196,29 @@ tile_scores(const typename S::T *q, const typename S::T *k,
     }
 }
 
-/* Scales the scores and sets those outside each row's keys to -inf. */
+/* Scales the scores and sets those outside each row's keys to -inf; most
+ * tiles have none. */
 template <typename S> static __device__ __forceinline__ void
 tile_mask(const struct tile_span &span, float scale, int first_key,
           int first_row, float s[S::WARP_KEYS / 8][4])
 {
     int  lane = threadIdx.x % WARP;
+    int  first_pos = span.pos0 + first_row * span.pos_step;
+    int  last_pos = first_pos + 15 * span.pos_step;
+    int  last_key = first_key + S::WARP_KEYS - 1;
+    if (first_key >= span.begin && last_key < span.end
+        && last_key <= first_pos
+        && (span.window == 0 || first_key > last_pos - span.window))
+    {
+#pragma unroll
+        for (int j = 0; j < S::WARP_KEYS / 8; j++) {
+#pragma unroll
+            for (int c = 0; c < 4; c++) {
+                s[j][c] *= scale;
+            }
+        }
+        return;
+    }
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         int  row = first_row + lane / 4 + 8 * half;
@@ -279,8 +308,10 @@ tile_run(const struct attention_params &p, const int32_t *table, int kv_head,
     int    first_row = warp / S::KEY_WARPS * 16;
     int    key_offset = warp % S::KEY_WARPS * S::WARP_KEYS;
     int    first = span.begin / TILE_KEYS * TILE_KEYS;
+    T     *q = smem + first_row * S::STRIDE;
     T     *stages = smem + S::ROWS * S::STRIDE;
     float  scale = p.scale * LOG2_E;
+    unsigned int  q_kept[S::Q_FRAGMENTS][4];
 
     t.m[0] = t.m[1] = -INFINITY;
     t.l[0] = t.l[1] = 0.0f;
@@ -302,8 +333,13 @@ tile_run(const struct attention_params &p, const int32_t *table, int kv_head,
         copy_commit();
         copy_wait<1>();
         __syncthreads();
-        tile_scores<S>(smem + first_row * S::STRIDE,
-                       k + key_offset * S::STRIDE, s);
+        if (S::Q_IN_REGISTERS && tile == first) {
+#pragma unroll
+            for (int d = 0; d < S::Q_FRAGMENTS; d++) {
+                tile_query<S>(q, d * 16, q_kept[d]);
+            }
+        }
+        tile_scores<S>(q, q_kept, k + key_offset * S::STRIDE, s);
         tile_mask<S>(span, scale, tile + key_offset, first_row, s);
         tile_softmax<S>(t, s);
         tile_values<S>(t, k + (TILE_KEYS + key_offset) * S::STRIDE, s);

@@ -315,3 +315,33 @@ test_embed_gives_the_same_bits(void)
         free(got.data);
     }
 }
+
+/* Sizes around the one from which the source's pages are pinned, from
+ * addresses in the middle of a page. */
+void
+test_uploads_of_any_size_and_address_arrive(void)
+{
+    static const size_t  sizes[] = { 1, 4097, (1 << 20) - 1, 1 << 20,
+                                     (5 << 20) + 77 };
+    char                *src = need(malloc((size_t) 8 << 20));
+    char                *back = need(malloc((size_t) 8 << 20));
+    for (size_t i = 0; i < (size_t) 8 << 20; i++) {
+        src[i] = (char) random_bits();
+    }
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        void        *data;
+        struct err   err = { 0 };
+        const char  *from = src + 1 + random_below(9999);
+        require(run.cuda->ops->alloc(run.cuda, sizes[i], &data, &err), &err,
+                "alloc");
+        run.cuda->ops->fill(run.cuda, data, 0xff, sizes[i]);
+        run.cuda->ops->upload(run.cuda, data, from, sizes[i]);
+        run.cuda->ops->download(run.cuda, back, data, sizes[i]);
+        if (memcmp(back, from, sizes[i]) != 0) {
+            complain("%zu bytes differ", sizes[i]);
+        }
+        run.cuda->ops->free(run.cuda, data);
+    }
+    free(src);
+    free(back);
+}

@@ -71,6 +71,7 @@ void step_begin(struct backend *be, const struct step *s);
 struct step *rows_step(int num);      /* one sequence of num rows */
 
 /* The tests: gpu_ops.c, gpu_attention.c, gpu_models.c. */
+void test_uploads_of_any_size_and_address_arrive(void);
 void test_embed_gives_the_same_bits(void);
 void test_linear_with_every_epilogue(void);
 void test_linear_with_weights_of_another_dtype(void);

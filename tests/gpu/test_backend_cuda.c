@@ -29,6 +29,7 @@ static const struct {
     void      (*fn)(void);
 } tests[] = {
 #define TEST(name)  { #name, test_##name }
+    TEST(uploads_of_any_size_and_address_arrive),
     TEST(embed_gives_the_same_bits),
     TEST(linear_with_every_epilogue),
     TEST(linear_with_weights_of_another_dtype),

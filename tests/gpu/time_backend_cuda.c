@@ -1,11 +1,12 @@
 /* time_backend_cuda.c - times of whole steps of a model with random weights.
  *
- * usage: time-backend-cuda DIR      DIR/config.json names the model
+ * usage: time-backend-cuda DIR [BATCH]      DIR/config.json names the model
  *
  * Decode steps of 1 to 256 sequences with 1,024 tokens of context and prompts
  * of 512 to 8,192 tokens, median of the repeats, in ms.  A step is timed from
  * its upload to the end of its last kernel; the copy of the logits to the host
- * is not in it.  The KV cache is filled by prompts of random tokens. */
+ * is not in it.  The KV cache is filled by prompts of random tokens.  BATCH:
+ * that decode step only, without a warm-up, for a profiler. */
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -121,6 +122,17 @@ time_steps(struct model *m, struct batch *b)
     }
 }
 
+static void
+profile_decode(struct model *m, struct batch *b, int num_seqs)
+{
+    for (int seq = 0; seq < num_seqs; seq++) {
+        append(m, b, seq, 1, CONTEXT - 1);
+    }
+    for (int i = 0; i < 2; i++) {
+        printf("decode  batch %4d: %8.3f ms\n", num_seqs, step_ms(m, b));
+    }
+}
+
 int
 main(int argc, char **argv)
 {
@@ -129,7 +141,7 @@ main(int argc, char **argv)
     struct model    *m;
     struct batch     b;
     if (argc < 2) {
-        printf("usage: time-backend-cuda DIR\n");
+        printf("usage: time-backend-cuda DIR [BATCH]\n");
         return 2;
     }
     int  rc = backend_load_cuda(&be, &(struct backend_cuda_options) {
@@ -151,7 +163,13 @@ main(int argc, char **argv)
     }
     printf("%s, %s: %d layers, opened in %.1f s\n", be->ops->name, argv[1],
            m->config.num_hidden_layers, (double) (clock_now_ns() - t0) * 1e-9);
-    time_steps(m, &b);
+    if (argc > 2) {
+        int  num_seqs = atoi(argv[2]);
+        profile_decode(m, &b, num_seqs < 1 ? 1 : num_seqs > SEQS_MAX
+                              ? SEQS_MAX : num_seqs);
+    } else {
+        time_steps(m, &b);
+    }
     batch_destroy(&b);
     model_close(m);
     be->ops->destroy(be);

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 
 #define COMPUTE_MAJOR_MIN  8      /* bf16 tensor cores, cp.async */
+#define PAGE_BYTES         ((uintptr_t) 4096)
+#define PIN_BYTES_MIN      ((size_t) 1 << 20)
 
 /* ---- errors ---------------------------------------------------------------------- */
 
@@ -82,16 +84,45 @@ cuda_fill(struct backend *be, void *data, int byte, size_t bytes)
                      "fill");
 }
 
+/* Pins the pages of a large source for the time of its copy: the driver then
+ * reads them itself instead of copying them through its own buffer.  NULL:
+ * not pinned, and the copy is slower. */
+static void *
+pin_pages(const void *host_src, size_t bytes)
+{
+    static const unsigned int  flags[] = { cudaHostRegisterReadOnly,
+                                           cudaHostRegisterDefault };
+    uintptr_t  first = (uintptr_t) host_src / PAGE_BYTES * PAGE_BYTES;
+    uintptr_t  end = ((uintptr_t) host_src + bytes + PAGE_BYTES - 1)
+                     / PAGE_BYTES * PAGE_BYTES;
+    if (bytes < PIN_BYTES_MIN) {
+        return NULL;
+    }
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+        if (cudaHostRegister((void *) first, end - first, flags[i])
+            == cudaSuccess)
+        {
+            return (void *) first;
+        }
+        (void) cudaGetLastError();       /* not sticky */
+    }
+    return NULL;
+}
+
 /* Done on return: the source may be freed. */
 static void
 cuda_upload(struct backend *be, void *dst, const void *host_src, size_t bytes)
 {
     struct cuda_backend  *cb = (struct cuda_backend *) be;
     (void) cuda_keep(cb, cudaSetDevice(cb->device_idx), "cudaSetDevice");
+    void  *pinned = pin_pages(host_src, bytes);
     (void) cuda_keep(cb, cudaMemcpyAsync(dst, host_src, bytes,
                                          cudaMemcpyHostToDevice, cb->stream),
                      "upload");
     (void) cuda_keep(cb, cudaStreamSynchronize(cb->stream), "upload");
+    if (pinned != NULL) {
+        (void) cuda_keep(cb, cudaHostUnregister(pinned), "upload");
+    }
 }
 
 static void
