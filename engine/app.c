@@ -1,6 +1,8 @@
 /* app.c - builds the layers on top of each other and says where bytes go. */
 #include "engine/app.h"
+#include "engine/backend/backend_load.h"
 #include "engine/backend/cpu/backend_cpu.h"
+#include "engine/backend/cuda/backend_cuda.h"
 #include "engine/base/check.h"
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
@@ -90,11 +92,34 @@ app_num_blocks(const struct app *app, int64_t *out, struct err *err)
     return OK;
 }
 
+/* --device auto takes a GPU when the library, a driver and a device are there,
+ * and says why it does not. */
+static int
+app_open_backend(struct app *app, struct err *err)
+{
+    const struct engine_cli      *cli = app->cli;
+    struct backend_cpu_options    cpu = { .num_threads = (int) cli->threads };
+    struct backend_cuda_options   cuda = { .abi = BACKEND_CUDA_ABI };
+
+    if (strcmp(cli->device, "cpu") != 0) {
+        int  rc = backend_load_cuda(&app->backend, &cuda, err);
+        if (rc == OK) {
+            return OK;
+        }
+        if (rc == ERROR || strcmp(cli->device, "cuda") == 0) {
+            (void) err_prefix(err, "--device %s", cli->device);
+            return ERROR;
+        }
+        log_notice("running on the CPU: %s", err->message);
+        *err = (struct err) { 0 };
+    }
+    return backend_cpu_create(&app->backend, &cpu, err);
+}
+
 static int
 app_open_model(struct app *app, struct err *err)
 {
     const struct engine_cli    *cli = app->cli;
-    struct backend_cpu_options  cpu = { .num_threads = (int) cli->threads };
     int64_t                     num_blocks = 0, max_model_len = 0;
 
     app->config = calloc(1, sizeof *app->config);
@@ -104,7 +129,7 @@ app_open_model(struct app *app, struct err *err)
     if (model_config_load(app->config, cli->model, err) != OK
         || app_num_blocks(app, &num_blocks, err) != OK
         || app_max_model_len(app, num_blocks, &max_model_len, err) != OK
-        || backend_cpu_create(&app->backend, &cpu, err) != OK)
+        || app_open_backend(app, err) != OK)
     {
         return ERROR;
     }
