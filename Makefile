@@ -118,6 +118,7 @@ install: engine tools module ## to DESTDIR and PREFIX (/usr)
 
 include tools/tests.mk
 include tools/cuda.mk
+include tools/bench.mk
 
 .PHONY: tidy fmt clean help
 tidy:                   ## layers and style; warnings are errors in every build

@@ -1,0 +1,21 @@
+# bench.mk - programs and targets that measure; docs/performance.md says what.
+
+LOAD_OBJ := $(patsubst %,$(B)/obj/tools/%.o,load_hist load_parse load_proc)
+$(B)/nginx-llm-load: $(B)/obj/tools/llm_load.o $(LOAD_OBJ) $(call libs_of,engine/base)
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
+$(B)/nginx-llm-bare: $(B)/obj/tools/llm_bare.o $(call libs_of,engine/base)
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
+# wire_client.c is the worker's end of a session that the tests use, too.
+$(B)/nginx-llm-bench_wire: $(patsubst %,$(B)/obj/%.o,tools/llm_bench_wire tools/load_hist tools/mock_plan \
+                           tools/mock_reply tests/lib/wire_client) $(call libs_of,engine/server engine/base wire)
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
+
+.PHONY: bench bench-nginx bench-programs
+bench-programs: engine tools module mock-engine $(patsubst %,$(B)/nginx-llm-%,load bare bench_wire bench_cpu bench_tokenizer)
+bench: bench-programs   ## every figure of docs/performance.md in one run, under 4 minutes: table and build/bench.json
+	@BUILD=$(BUILD) CONFIG=$(CONFIG) PYTHON=$(PYTHON) tools/bench.sh all
+bench-nginx: bench-programs ## nginx and wire with the mock engine only
+	@BUILD=$(BUILD) CONFIG=$(CONFIG) PYTHON=$(PYTHON) tools/bench.sh nginx
