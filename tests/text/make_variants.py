@@ -118,7 +118,7 @@ SPM_KINDS = {
     "dec-fuse-first": dict(dec={"type": "Sequence", "decoders": [{"type": "Fuse"}, REPLACE]}),
     "dec-wordpiece": dict(pre=metaspace("always", True), dec={"type": "WordPiece", "prefix": "▁", "cleanup": True}),
     "dec-suffix": dict(dec={"type": "BPEDecoder", "suffix": "e"}),
-    "dec-re": dict(dec={"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"Regex": "▁+"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 2, "stop": 0}]}),
+    "dec-re": dict(dec={"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"Regex": "▁+"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]}),
     "no-fallback": dict(model=dict(byte_fallback=False)),
     "no-fallback-no-fuse": dict(model=dict(byte_fallback=False, fuse_unk=False)),
     "no-unk": dict(model=dict(byte_fallback=False, unk_token=None)),
