@@ -4,7 +4,12 @@
  * once for the whole group of query heads, 16 bytes a thread.  The four warps
  * take 16 of each 64 keys and are merged through shared memory.  A row whose
  * keys are split over several items leaves (m, l, o) of each in memory; the
- * block that counts itself last merges them in the order of the parts. */
+ * block that counts itself last merges them in the order of the parts.
+ *
+ * Measured on an H200, bf16, head_dim 128, 32 query and 8 kv heads, 1,024 keys:
+ * batch 256 316 us = 3.4 TB/s of 4.55, batch 1 14 us (256 keys a part leave
+ * 32 blocks for 132 multiprocessors).  Not tried: more stages, a persistent
+ * grid, shorter parts for small batches. */
 #include "kernels/attention_tile.cuh"
 
 /* Exponent weights: e = 0 for a part that saw no key (its o is unwritten). */
@@ -21,12 +26,15 @@ template <typename S> struct warps_smem {
 };
 
 template <typename S> static __device__ __forceinline__ void
-warps_store(const struct tile_state<S> &t, struct warps_smem<S> *w)
+warps_store(const struct tile_state<S> &t, int group, struct warps_smem<S> *w)
 {
     int  lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         int  row = lane / 4 + 8 * half;
+        if (row >= group) {
+            continue;
+        }
         if (lane % 4 == 0) {
             w->m[warp][row] = t.m[half];
             w->l[warp][row] = t.l[half];
@@ -93,30 +101,42 @@ is_last_part(const struct attention_params &p,
     return last;
 }
 
+/* Four columns a thread; the loads of several parts are under way at once. */
 template <typename S> static __device__ __forceinline__ void
 parts_merge(const struct attention_params &p, const struct attention_item &item,
             int first_head, int group)
 {
     using T = typename S::T;
-    for (int i = threadIdx.x; i < group * S::HD; i += TILE_THREADS) {
-        int     col = i % S::HD;
-        size_t  head = static_cast<size_t>(first_head + i / S::HD);
-        float   m = -INFINITY, l = 0.0f, o = 0.0f;
+    size_t  stride = static_cast<size_t>(p.num_heads);    /* part to part */
+    for (int i = threadIdx.x; i < group * S::HD / 4; i += TILE_THREADS) {
+        int     col = i % (S::HD / 4) * 4;
+        size_t  head = static_cast<size_t>(first_head + i / (S::HD / 4));
+        size_t  first = static_cast<size_t>(item.partial) * stride + head;
+        float   m = -INFINITY, l = 0.0f;
+        float4  o = { 0.0f, 0.0f, 0.0f, 0.0f };
+        const float2  *ml = reinterpret_cast<const float2 *>(p.partial_ml);
+#pragma unroll 4
         for (int k = 0; k < item.num_parts; k++) {
-            size_t  at = (static_cast<size_t>(item.partial) + k) * p.num_heads
-                         + head;
-            m = fmaxf(m, __ldcg(&p.partial_ml[2 * at]));
+            m = fmaxf(m, __ldcg(&ml[first + k * stride]).x);
         }
+#pragma unroll 4
         for (int k = 0; k < item.num_parts; k++) {
-            size_t  at = (static_cast<size_t>(item.partial) + k) * p.num_heads
-                         + head;
-            float   l_k = __ldcg(&p.partial_ml[2 * at + 1]);
-            float   e = part_weight(__ldcg(&p.partial_ml[2 * at]), l_k, m);
-            l += e * l_k;
-            o += e * __ldcg(&p.partial_out[at * S::HD + col]);
+            size_t  at = first + k * stride;
+            float2  part = __ldcg(&ml[at]);
+            float4  o_k = __ldcg(reinterpret_cast<const float4 *>(
+                p.partial_out + at * S::HD + col));
+            float   e = part_weight(part.x, part.y, m);
+            l += e * part.y;
+            o.x += e * o_k.x;
+            o.y += e * o_k.y;
+            o.z += e * o_k.z;
+            o.w += e * o_k.w;
         }
-        static_cast<T *>(p.out)[(static_cast<size_t>(item.row) * p.num_heads
-                                 + head) * S::HD + col] = from_float<T>(o / l);
+        uint2  *out = reinterpret_cast<uint2 *>(
+            static_cast<T *>(p.out)
+            + (static_cast<size_t>(item.row) * p.num_heads + head) * S::HD
+            + col);
+        *out = make_uint2(pack<T>(o.x / l, o.y / l), pack<T>(o.z / l, o.w / l));
     }
 }
 
@@ -128,9 +148,9 @@ decode_kernel(struct attention_params p)
     T                           *smem = reinterpret_cast<T *>(smem_bytes);
     const struct attention_item  item = p.items[blockIdx.x];
     int  kv_head = blockIdx.y, group = p.num_heads / p.kv.num_kv_heads;
-    int  first_head = kv_head * group, pos = p.positions[item.row];
+    int  first_head = kv_head * group, pos = item.position;
     struct tile_span  span = { pos, 0, p.window, item.key_begin,
-                               min(item.key_end, pos + 1) };
+                               item.key_end };
     struct tile_state<S>  t;
     static_assert(sizeof(struct warps_smem<S>)
                   <= 2 * S::STAGE * sizeof(T), "merge fits over the stages");
@@ -153,7 +173,7 @@ decode_kernel(struct attention_params p)
         smem + S::ROWS * S::STRIDE);
     copy_wait<0>();
     __syncthreads();
-    warps_store<S>(t, w);
+    warps_store<S>(t, group, w);
     __syncthreads();
     warps_merge<S>(p, item, first_head, group, w);
     if (item.num_parts > 1 && is_last_part(p, item)) {

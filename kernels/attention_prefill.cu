@@ -14,7 +14,7 @@ prefill_kernel(struct attention_params p)
     const struct attention_item  item = p.items[blockIdx.x];
     int  head = blockIdx.y, lane = threadIdx.x % WARP;
     int  kv_head = head / (p.num_heads / p.kv.num_kv_heads);
-    int  pos0 = p.positions[item.row];
+    int  pos0 = item.position;
     struct tile_span  span = { pos0, 1, p.window, 0, pos0 + item.num_rows };
     struct tile_state<S>  t;
     if (p.window > 0) {

@@ -140,23 +140,31 @@ tile_load(const struct attention_params &p, const int32_t *table, int kv_head,
 {
     using T = typename S::T;
     constexpr int  chunks = S::HD / 8;
+    constexpr int  copies = TILE_KEYS * chunks / TILE_THREADS;
     const T       *k = static_cast<const T *>(p.kv.k);
     const T       *v = static_cast<const T *>(p.kv.v);
-    for (int i = threadIdx.x; i < TILE_KEYS * chunks; i += TILE_THREADS) {
-        int     row = i / chunks, col = i % chunks * 8, key = tile + row;
-        bool    valid = key >= span.begin && key < span.end;
-        size_t  at = 0;
-        if (valid) {
-            size_t  block = static_cast<size_t>(table[key
-                                                      >> p.kv.block_shift]);
-            size_t  token = static_cast<size_t>(key & ((1 << p.kv.block_shift)
-                                                       - 1));
-            at = (((block * p.kv.num_kv_heads + kv_head) << p.kv.block_shift)
-                  + token) * S::HD + col;
+    int64_t        at[copies];      /* -1: not read */
+    /* all table entries first, so that their latencies overlap */
+#pragma unroll
+    for (int n = 0; n < copies; n++) {
+        int  i = threadIdx.x + n * TILE_THREADS;
+        int  col = i % chunks * 8, key = tile + i / chunks;
+        at[n] = -1;
+        if (key >= span.begin && key < span.end) {
+            int64_t  block = table[key >> p.kv.block_shift];
+            int64_t  token = key & ((1 << p.kv.block_shift) - 1);
+            at[n] = (((block * p.kv.num_kv_heads + kv_head)
+                      << p.kv.block_shift) + token) * S::HD + col;
         }
-        T  *dst = stage + row * S::STRIDE + col;
-        copy_async(dst, k + at, valid);
-        copy_async(dst + TILE_KEYS * S::STRIDE, v + at, valid);
+    }
+#pragma unroll
+    for (int n = 0; n < copies; n++) {
+        int   i = threadIdx.x + n * TILE_THREADS;
+        bool  valid = at[n] >= 0;
+        T    *dst = stage + i / chunks * S::STRIDE + i % chunks * 8;
+        copy_async(dst, k + (valid ? at[n] : 0), valid);
+        copy_async(dst + TILE_KEYS * S::STRIDE, v + (valid ? at[n] : 0),
+                   valid);
     }
 }
 

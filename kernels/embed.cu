@@ -13,15 +13,15 @@ gather_kernel(struct gather_params p)
     }
 }
 
-/* The same dtype: bits, whatever they are. */
-template <typename BITS> static __global__ void
-gather_bits_kernel(struct gather_params p)
+/* The same dtype: bits, whatever they are; a row is `words` of them. */
+template <typename WORD> static __global__ void
+gather_bits_kernel(struct gather_params p, int words)
 {
-    const BITS  *x = static_cast<const BITS *>(p.x)
-                     + static_cast<size_t>(p.ids[blockIdx.x]) * p.n;
-    BITS        *y = static_cast<BITS *>(p.y)
-                     + static_cast<size_t>(blockIdx.x) * p.n;
-    for (int i = threadIdx.x; i < p.n; i += THREADS) {
+    const WORD  *x = static_cast<const WORD *>(p.x)
+                     + static_cast<size_t>(p.ids[blockIdx.x]) * words;
+    WORD        *y = static_cast<WORD *>(p.y)
+                     + static_cast<size_t>(blockIdx.x) * words;
+    for (int i = threadIdx.x; i < words; i += THREADS) {
         y[i] = x[i];
     }
 }
@@ -38,12 +38,17 @@ widen_kernel(float *y, const void *x, enum kernel_dtype dtype, int64_t n)
 cudaError_t
 gather_launch(const struct gather_params *p, cudaStream_t stream)
 {
+    int        row_bytes = p->n * (p->x_dtype == KERNEL_F32 ? 4 : 2);
+    uintptr_t  bits = reinterpret_cast<uintptr_t>(p->x)
+                      | reinterpret_cast<uintptr_t>(p->y);
     if (p->x_dtype != p->y_dtype) {
         gather_kernel<<<p->num, THREADS, 0, stream>>>(*p);
-    } else if (p->x_dtype == KERNEL_F32) {
-        gather_bits_kernel<uint32_t><<<p->num, THREADS, 0, stream>>>(*p);
+    } else if (row_bytes % 16 == 0 && bits % 16 == 0) {
+        gather_bits_kernel<uint4><<<p->num, THREADS, 0, stream>>>(
+            *p, row_bytes / 16);
     } else {
-        gather_bits_kernel<uint16_t><<<p->num, THREADS, 0, stream>>>(*p);
+        gather_bits_kernel<uint16_t><<<p->num, THREADS, 0, stream>>>(
+            *p, row_bytes / 2);
     }
     return cudaGetLastError();
 }

@@ -112,7 +112,7 @@ cudaError_t rope_append_launch(const struct rope_params *p,
                                cudaStream_t stream);
 
 /* A piece of attention work.  Decode: one query row against the keys
- * [key_begin, key_end), part `part` of num_parts; a row with several parts has
+ * [key_begin, key_end), at most its own, part `part` of num_parts; a row with several parts has
  * room for its partial results at partial .. partial + num_parts - 1.
  * Prefill: num_rows (at most ATTENTION_ROWS) rows of one sequence with
  * consecutive positions, against all their keys. */
@@ -120,6 +120,7 @@ struct attention_item {
     int32_t seq;           /* row of block_tables */
     int32_t row;           /* first row of q and out */
     int32_t num_rows;
+    int32_t position;      /* of the first row */
     int32_t key_begin, key_end;
     int32_t partial;
     int32_t part, num_parts;
@@ -141,7 +142,7 @@ struct attention_item {
  * decode groups up to ATTENTION_GROUP_MAX.  q, k, v rows 16-byte aligned.
  * simple: everything else (fp32, odd head sizes, mixed dtypes); one warp per
  * (row, query head), the maximum in a first pass over the keys.  Items unused.
- * Times: see README.md beside this file. */
+ * Measured times: README.md beside this file. */
 struct attention_params {
     void                        *out;        /* [.., num_heads * head_dim] */
     const void                  *qkv;
@@ -151,7 +152,7 @@ struct attention_params {
     int                          num_heads;
     int                          window;
     float                        scale;
-    const int32_t               *positions;    /* [num_tokens] */
+    const int32_t               *positions;    /* [num_tokens], simple only */
     const int32_t               *row_seq;      /* [num_tokens], simple only */
     const int32_t               *block_tables; /* [.., table_stride] */
     int                          table_stride;

@@ -16,6 +16,9 @@ CUDA_OBJ   := $(patsubst %,$(B)/obj/%.o,$(basename $(wildcard kernels/*.cu engin
 ifeq ($(CUDA_DIR),)
 cuda:                   ## the CUDA backend, nginx-llm-cuda.so; needs nvcc (CUDA_HOME=dir)
 	@echo "SKIP: nginx-llm-cuda.so is not built, there is no nvcc (set CUDA_HOME)"
+else ifeq ($(filter release debug,$(CONFIG)),)
+cuda:
+	@echo "SKIP: nginx-llm-cuda.so is not built with CONFIG=$(CONFIG)"
 else
 cuda: $(CUDA_SO)
 $(B)/obj/kernels/%.o: kernels/%.cu

@@ -26,6 +26,12 @@ max_int(int a, int b)
     return a > b ? a : b;
 }
 
+static int
+min_int(int a, int b)
+{
+    return a < b ? a : b;
+}
+
 static struct backend_limits
 limits_max(const struct backend_limits *a, const struct backend_limits *b)
 {
@@ -98,8 +104,7 @@ reserve_scratch(struct cuda_backend *cb, const struct backend_limits *l,
     size_t  heads = row / CUDA_HEAD_DIM_MIN + 1;
     size_t  splits = (size_t) cb->max_splits;
     void   *normed, *acc, *partial_out, *partial_ml, *counters, *step;
-    cb->acc_rows = l->max_num_batched_tokens < CUDA_ACC_ROWS
-                   ? l->max_num_batched_tokens : CUDA_ACC_ROWS;
+    cb->acc_rows = min_int(l->max_num_batched_tokens, CUDA_ACC_ROWS);
     if (reserve_one(cb, tokens * row * sizeof(float), FILL_BYTE, &normed, err)
         != OK)
     {
@@ -247,9 +252,11 @@ plan_decode(struct cuda_backend *cb, struct packer *p)
              key = chunk_end(key, grow))
         {
             items[at] = (struct attention_item) {
-                .seq = s, .row = row, .num_rows = 1, .key_begin = key,
-                .key_end = chunk_end(key, grow), .partial = first,
-                .part = at - first };
+                .seq = s, .row = row, .num_rows = 1,
+                .position = in->context_lens[s] - 1, .key_begin = key,
+                .key_end = min_int(chunk_end(key, grow),
+                                   in->context_lens[s]),
+                .partial = first, .part = at - first };
             at++;
         }
         for (int i = first; i < at; i++) {
@@ -280,8 +287,8 @@ plan_prefill(struct cuda_backend *cb, struct packer *p)
             int  rest = len - i * ATTENTION_ROWS;
             items[at++] = (struct attention_item) {
                 .seq = s, .row = row + i * ATTENTION_ROWS,
-                .num_rows = rest < ATTENTION_ROWS ? rest : ATTENTION_ROWS,
-                .num_parts = 1 };
+                .num_rows = min_int(rest, ATTENTION_ROWS),
+                .position = in->context_lens[s] - rest, .num_parts = 1 };
         }
     }
     check_eq(at, num);
