@@ -39,12 +39,12 @@ app_max_model_len(const struct app *app, int64_t num_blocks, int64_t *out,
                   struct err *err)
 {
     const struct engine_cli  *cli = app->cli;
-    int64_t                   limit = app->config->max_position_embeddings;
+    int64_t                   limit = model_config_max_len(app->config);
     int64_t                   fits = (num_blocks - 1) * cli->block_size;
 
     if (cli->max_model_len > limit) {
-        return err_set(err, "--max-model-len %lld is more than "
-                       "max_position_embeddings %lld of config.json",
+        return err_set(err, "--max-model-len %lld is more than the %lld "
+                       "positions that config.json makes the model for",
                        (long long) cli->max_model_len, (long long) limit);
     }
     if (cli->max_model_len > fits) {

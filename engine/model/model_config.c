@@ -506,11 +506,11 @@ read_rope_dict(struct config_reader *r, struct model_config *c)
     if (rope->rope_type == ROPE_LINEAR) {
         return;
     }
-    int  fallback = rope->rope_type == ROPE_YARN ? c->max_position_embeddings
-                                                 : REQUIRED;
-    rope->original_max_position_embeddings =
-        config_int(r, "original_max_position_embeddings", fallback, 1,
-                   MODEL_POSITIONS_MAX);
+    if (rope->original_max_position_embeddings == 0) {
+        rope->original_max_position_embeddings =
+            config_int(r, "original_max_position_embeddings",
+                       c->max_position_embeddings, 1, MODEL_POSITIONS_MAX);
+    }
     if (rope->rope_type == ROPE_YARN) {
         read_yarn(r, rope);
         return;
@@ -526,17 +526,22 @@ read_rope_dict(struct config_reader *r, struct model_config *c)
     }
 }
 
+/* Where a file says a thing twice, the winner is transformers': a rope_scaling
+ * that is not empty, original_max_position_embeddings outside of it. */
 static void
 read_rope(struct config_reader *r, struct model_config *c)
 {
-    const struct json  *dict = config_find(r, "rope_parameters");
-    if (dict == NULL) {
-        dict = config_find(r, "rope_scaling");
+    const struct json  *dict = config_find(r, "rope_scaling");
+    if (dict == NULL || (dict->type == JSON_OBJECT && dict->child == NULL)) {
+        dict = config_find(r, "rope_parameters");
     }
     c->rope = (struct rope_config) { .rope_type = ROPE_DEFAULT, .factor = 1.0,
                                      .attention_factor = 1.0,
                                      .truncate = true };
     c->rope.rope_theta = config_double(r, "rope_theta", 10000.0, 1.0, 1e12);
+    c->rope.original_max_position_embeddings =
+        config_int(r, "original_max_position_embeddings", 0, 1,
+                   MODEL_POSITIONS_MAX);
     if (dict == NULL || r->failed) {
         return;
     }
@@ -611,7 +616,8 @@ log_ignored_keys(const struct json *root)
         "tie_word_embeddings", "attention_bias", "mlp_bias", "hidden_act",
         "dtype", "torch_dtype", "rope_theta", "rope_scaling",
         "rope_parameters", "sliding_window", "use_sliding_window",
-        "max_window_layers", "layer_types", "bos_token_id", "eos_token_id",
+        "original_max_position_embeddings", "max_window_layers",
+        "layer_types", "bos_token_id", "eos_token_id",
         "pad_token_id", "pretraining_tp"
     };
     for (const struct json *v = root->child; v != NULL; v = v->next) {

@@ -112,6 +112,38 @@ test_sliding_window_layers_follow_the_architecture(void **state)
                    "sliding_window is 0");
 }
 
+/* transformers lets the key outside of the dictionary win. */
+static void
+test_original_max_position_embeddings_outside_of_the_rope_wins(void **state)
+{
+    struct model_config  a;
+    (void) state;
+    load(&a, "Qwen3ForCausalLM", "\"original_max_position_embeddings\":64,"
+         "\"rope_scaling\":{\"factor\":8,\"rope_type\":\"yarn\"}");
+    assert_int_equal(a.rope.original_max_position_embeddings, 64);
+    assert_int_equal(model_config_max_len(&a), 512);
+    load(&a, "Qwen3ForCausalLM", "\"original_max_position_embeddings\":64,"
+         "\"rope_scaling\":{\"factor\":8,\"rope_type\":\"yarn\","
+         "\"original_max_position_embeddings\":32}");
+    assert_int_equal(a.rope.original_max_position_embeddings, 64);
+}
+
+static void
+test_rope_scaling_wins_over_rope_parameters_unless_it_is_empty(void **state)
+{
+    struct model_config  a;
+    (void) state;
+    load(&a, "LlamaForCausalLM", "\"rope_parameters\":{\"rope_type\":"
+         "\"default\",\"rope_theta\":7e5},\"rope_scaling\":{\"type\":"
+         "\"linear\",\"factor\":2}");
+    assert_int_equal(a.rope.rope_type, ROPE_LINEAR);
+    assert_true(a.rope.rope_theta == 10000.0);
+    load(&a, "LlamaForCausalLM", "\"rope_parameters\":{\"rope_type\":"
+         "\"default\",\"rope_theta\":7e5},\"rope_scaling\":{}");
+    assert_int_equal(a.rope.rope_type, ROPE_DEFAULT);
+    assert_true(a.rope.rope_theta == 700000.0);
+}
+
 static void
 test_rope_of_transformers_4_and_5_is_read_alike(void **state)
 {
@@ -137,6 +169,9 @@ test_rope_of_transformers_4_and_5_is_read_alike(void **state)
          "\"rope_type\":\"yarn\"}");
     assert_int_equal(a.rope.original_max_position_embeddings, 128);
     assert_int_equal(model_config_max_len(&a), 512);
+    load(&a, "LlamaForCausalLM", "\"rope_scaling\":{\"factor\":4.0,\"low_freq_"
+         "factor\":1,\"high_freq_factor\":4,\"rope_type\":\"llama3\"}");
+    assert_int_equal(a.rope.original_max_position_embeddings, 128);
 }
 
 static const char *const  golden[] = {
@@ -309,6 +344,10 @@ main(void)
         cmocka_unit_test(test_defaults_are_those_of_the_architecture),
         cmocka_unit_test(test_sliding_window_layers_follow_the_architecture),
         cmocka_unit_test(test_rope_of_transformers_4_and_5_is_read_alike),
+        cmocka_unit_test(
+            test_original_max_position_embeddings_outside_of_the_rope_wins),
+        cmocka_unit_test(
+            test_rope_scaling_wins_over_rope_parameters_unless_it_is_empty),
         cmocka_unit_test(test_saved_models_mean_the_same_in_both_forms),
         cmocka_unit_test(test_what_is_not_supported_is_refused_by_name),
         cmocka_unit_test(test_neutral_values_of_unsupported_keys_are_fine),
