@@ -114,6 +114,9 @@ static struct str
 list_at(const struct token_list *l, size_t i)
 {
     size_t  begin = i == 0 ? 0 : l->ends[i - 1];
+    if (l->text.data == NULL) {
+        return STR("");    /* every token so far is empty */
+    }
     return (struct str) { l->text.data + begin, l->ends[i] - begin };
 }
 

@@ -48,6 +48,23 @@ expect_chain(struct decoder *d, const struct str *tokens, size_t num,
     buf_destroy(&out);
 }
 
+/* Found by fuzz_tokenizer: no byte of text was ever stored. */
+static void
+chains_take_tokens_that_are_all_empty(void **state)
+{
+    const struct str  tokens[] = { { "", 0 }, { "", 0 } };
+    struct decoder    d = { .num_steps = 2 };
+
+    (void) state;
+    d.steps[0] = (struct decode_step) { .kind = DECODE_REPLACE,
+                                        .pattern = STR("_"),
+                                        .content = STR(" ") };
+    d.steps[1] = (struct decode_step) { .kind = DECODE_REPLACE,
+                                        .pattern = STR("a"),
+                                        .content = STR("b") };
+    expect_chain(&d, tokens, 2, "");
+}
+
 static void
 chains_run_step_by_step(void **state)
 {
@@ -122,6 +139,7 @@ main(void)
 {
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(lossy_utf8_replaces_maximal_parts),
+        cmocka_unit_test(chains_take_tokens_that_are_all_empty),
         cmocka_unit_test(chains_run_step_by_step),
         cmocka_unit_test(pieces_of_words_join),
         cmocka_unit_test(byte_tokens_are_recognised_exactly),
