@@ -50,6 +50,9 @@ byte_map_encode(struct str text, struct buf *out)
 bool
 byte_map_decode(struct str token, struct buf *out)
 {
+    if (token.len == 0) {
+        return true;    /* out may have no memory yet */
+    }
     if (!buf_reserve(out, token.len)) {
         return false;
     }
