@@ -15,10 +15,13 @@
 #include "engine/server/server.h"
 #include "engine/supervise.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define EXIT_CONFIG        78            /* EX_CONFIG of sysexits.h */
@@ -120,6 +123,12 @@ engine_open(struct engine_main *m, char **envp, struct err *err)
         || listen_open(&m->listen, &env, m->cli.socket, err) != OK)
     {
         return ERROR;
+    }
+    /* Named users connect whatever their groups; others are sent away. */
+    if (m->cli.allow_uid.num > 0 && m->listen.own
+        && chmod(m->listen.path, 0666) == -1)
+    {
+        return err_set(err, "--socket %s: %s", m->listen.path, strerror(errno));
     }
     return server_create(&m->server, m->listen.fd, &o, err);
 }

@@ -212,6 +212,13 @@ unblock_signals(void)
     (void) sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+/* Its owners may have other options, which they can then start anew. */
+static void
+tell_given_up(const struct owner *o)
+{
+    (void) send(o->fd, "g", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 /* ---- the engine ----------------------------------------------------------- */
 
 /* In the child; the only way back is _exit(). */
@@ -290,6 +297,11 @@ engine_ended(struct supervise *s, int status, int64_t now)
         log_error("the engine's configuration is wrong, see above; it is tried"
                   " again at the next reload of nginx");
         s->given_up = true;
+        for (int i = 0; i < s->num_owners; i++) {
+            if (s->owners[i].attached) {
+                tell_given_up(&s->owners[i]);
+            }
+        }
         return;
     }
     if (now - s->started_ns >= SUPERVISE_HEALTHY_S * NS_PER_S) {
@@ -469,6 +481,9 @@ attach_owner(struct supervise *s, struct owner *o, const void *data, size_t len)
     s->owned = true;
     s->standby_ns = 0;
     log_notice("another nginx owns the engine too");
+    if (s->given_up) {
+        tell_given_up(o);
+    }
     return true;
 }
 

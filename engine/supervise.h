@@ -14,6 +14,8 @@
  * key (layouts: wire/llm_wire.h).  One byte from an owner:
  *   'q'  gives its ownership up; answered 'l' (it was the last, leaving) or 's'
  *   'r'  a configuration was loaded; an engine that was given up is tried again
+ * and one to each owner when an engine is given up, or to a new owner of such:
+ *   'g'  an owner with other options may give us up and start another
  * EOF is an owner that died.  When the last one is gone, or at SIGTERM, SIGINT
  * and SIGQUIT, the engine gets SIGTERM, after the grace time its process group
  * gets SIGKILL.  Without a lifeline (started by hand) only signals end it.

@@ -43,6 +43,7 @@
 #define NGX_HTTP_LLM_RETRY_MAX          4000
 #define NGX_HTTP_LLM_EXEC_TIMEOUT       2000     /* ms, init_module waits */
 #define NGX_HTTP_LLM_OWNER_TIMEOUT      1000     /* ms, attach and release */
+#define NGX_HTTP_LLM_OWNER_BYTES        64       /* read from one at a time */
 #define NGX_HTTP_LLM_NO_SLOT            ((uint32_t) -1)
 
 #define NGX_HTTP_LLM_HEALTH_OFF         0
@@ -163,6 +164,7 @@ struct ngx_http_llm_session_s {
     ngx_uint_t                     ncancels;     /* slots with ->cancel */
     ngx_queue_t                    touched;      /* ctx: to be flushed */
     const char                    *why;
+    ngx_err_t                      refused_err;  /* logged last */
 
     unsigned                       unpublished:1;
     unsigned                       removed:1;    /* dropped by a reload */

@@ -43,6 +43,7 @@ static void ngx_http_llm_process_want(ngx_cycle_t *cycle,
     ngx_http_llm_engine_t *engine);
 static ngx_http_llm_owner_t *ngx_http_llm_process_find(ngx_str_t *path);
 static ngx_int_t ngx_http_llm_process_alive(ngx_http_llm_owner_t *owner);
+static ngx_uint_t ngx_http_llm_process_given_up(ngx_http_llm_owner_t *owner);
 static void ngx_http_llm_process_add(ngx_cycle_t *cycle,
     ngx_http_llm_engine_t *engine, ngx_fd_t fd);
 static ngx_fd_t ngx_http_llm_process_attach(ngx_cycle_t *cycle,
@@ -327,20 +328,34 @@ static void
 ngx_http_llm_process_want(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine)
 {
     ngx_fd_t               fd;
+    ngx_uint_t             changed, given_up;
     ngx_http_llm_owner_t  *owner;
 
     owner = ngx_http_llm_process_find(&engine->path);
 
     if (owner) {
+        changed = ngx_memcmp(owner->key, engine->key, 16) != 0;
+        given_up = ngx_http_llm_process_given_up(owner);
 
-        if (ngx_http_llm_process_alive(owner) == NGX_OK) {
+        if (ngx_http_llm_process_alive(owner) != NGX_OK) {
+            ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
+                          "supervisor of engine \"%V\" is gone, starting "
+                          "another", &engine->name);
+
+        } else if (changed && given_up) {
+            ngx_log_error(NGX_LOG_NOTICE, cycle->log, 0,
+                          "engine \"%V\" could not start with its old "
+                          "options, starting it with the new ones",
+                          &engine->name);
+
+        } else {
             owner->cycle = cycle;
 
             /* what was given up may be worth another try */
 
             (void) send(owner->fd, "r", 1, MSG_NOSIGNAL|MSG_DONTWAIT);
 
-            if (ngx_memcmp(owner->key, engine->key, 16) != 0) {
+            if (changed) {
                 ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
                               "options of engine \"%V\" have changed; the "
                               "running one keeps the old ones until nginx is "
@@ -349,10 +364,6 @@ ngx_http_llm_process_want(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine)
 
             return;
         }
-
-        ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
-                      "supervisor of engine \"%V\" is gone, starting another",
-                      &engine->name);
 
         ngx_http_llm_process_release(owner, cycle->log);
     }
@@ -406,6 +417,31 @@ ngx_http_llm_process_alive(ngx_http_llm_owner_t *owner)
     }
 
     return NGX_OK;
+}
+
+
+/* has the supervisor said since the last reload that it starts no engine? */
+
+static ngx_uint_t
+ngx_http_llm_process_given_up(ngx_http_llm_owner_t *owner)
+{
+    u_char      byte;
+    ngx_uint_t  n, given_up;
+
+    given_up = 0;
+
+    for (n = 0; n < NGX_HTTP_LLM_OWNER_BYTES; n++) {
+
+        if (recv(owner->fd, &byte, 1, MSG_DONTWAIT) != 1) {
+            break;
+        }
+
+        if (byte == 'g') {
+            given_up = 1;
+        }
+    }
+
+    return given_up;
 }
 
 
@@ -531,6 +567,10 @@ ngx_http_llm_process_release(ngx_http_llm_owner_t *owner, ngx_log_t *log)
 {
     u_char         answer;
     struct pollfd  pfd;
+
+    /* what was said before is no answer */
+
+    (void) ngx_http_llm_process_given_up(owner);
 
     pfd.fd = owner->fd;
     pfd.events = POLLIN;

@@ -57,6 +57,42 @@ require "$FindBin::Bin/lib/LLM/Nginx.pm";
     $n->stop->check_clean;
 }
 
+# Exit code 78, and the reload brings other options: those are tried.
+{
+    my $n = LLM::Nginx->new;
+    $n->write_conf(engines => { chat =>
+        "fail_start 1000; fail_file $n->{dir}/starts; exit_code 78;" });
+    $n->start;
+    ok($n->wait_for(sub { $n->log =~ /configuration is wrong/ }), 'given up');
+    $n->reload;
+    ok($n->wait_for(sub {
+        my @said = $n->log =~ /(configuration is wrong)/g;
+        @said == 2;
+    }), 'and again');
+    $n->write_conf(engines => { chat => '' });
+    $n->reload;
+    $n->wait_ready;
+    $n->served('corrected options are used by a reload');
+    unlike($n->log, qr/until nginx is restarted/, 'and nothing else is said');
+    $n->stop->check_clean;
+}
+
+# An external engine: the log says why it cannot be reached, each new reason.
+{
+    my $n = LLM::Nginx->new;
+    my $path = "$n->{dir}/external.sock";
+    $n->write_conf(engines => { chat => "server unix:$path;" });
+    $n->start;
+    ok($n->wait_for(sub { $n->log =~ /\[warn\].*is not there.*No such file/ }),
+        'no socket yet');
+    open my $f, '>', $path or die $!;
+    close $f;
+    ok($n->wait_for(sub { $n->chat; $n->log =~ /\[warn\].*is not there.*refused/ }),
+        'then something that is none');
+    unlink $path;
+    $n->stop->check_clean;
+}
+
 # Hand-shakes that fail: one clear line, 503, nginx goes on.
 for my $case (
     ['refuse', qr/refuses this worker/], ['version', qr/do not fit/],

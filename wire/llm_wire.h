@@ -194,7 +194,8 @@ struct llm_welcome {
  * On the lifeline and on connections to PATH.owner.  A new connection to
  * PATH.owner first sends ATTACH and reads one ATTACHED; then, and on the
  * lifeline at once, 'q' (one byte) asks for a graceful end on behalf of this
- * owner, and EOF says that this owner is gone.
+ * owner, and EOF says that this owner is gone.  The other bytes, both ways, are
+ * in engine/supervise.h.
  *
  * ATTACH 32 bytes: 0 4 magic | 4 2 version | 6 2 size | 8 8 generation |
  *                 16 16 key, the hash of (binary, arguments, socket, user)
