@@ -225,7 +225,8 @@ memory_case() {     # memory_case NAME CONNECTIONS OPTIONS...
     local name=$1 num=$2
     start_nginx conf/bench.conf /plain
     put nginx_start_ms "$start_ms"
-    get $CHAT > /dev/null       # the session with the engine is there
+    # Now the session with the engine is there.
+    load "mem_warm" "$worker" --port "$PORT" --path $CHAT --body "$BODY" --requests 20 --warmup-ms 0 --seconds 2
     load "mem_$name" "$worker" --port "$PORT" --connections "$num" --warmup-ms 0 "${@:3}"
     put "mem_$name.bytes_each" "$(calc "($(last "mem_$name.worker_anon_kb") - $(last "mem_$name.worker_anon_before_kb")) * 1024 / $num")"
     stop_nginx
@@ -235,12 +236,12 @@ memory_part() {
     memory_case idle 1000 --path /plain --body "$BODY" --requests-per-connection 1 --seconds 0.7
     memory_case idle_llm 1000 --path $CHAT --body "$BODY" --requests-per-connection 1 --seconds 1
     memory_case slow 500 --path $CHAT --body "$STREAM,\"delay_ms\":500}}" --seconds 2
-    memory_case still 100 --path $CHAT --body "$STREAM}}" --no-read --seconds 3
+    memory_case still 100 --path $CHAT --body "$STREAM,\"bytes\":8000}}" --no-read --seconds 3
     head_row "worker's own memory a connection (RssAnon before and with them)"
     row "idle, kept after an answer from the engine (1,000)" "$(median mem_idle_llm.bytes_each)" bytes \
         "after return 200" "$(median mem_idle.bytes_each)"
     row "open stream, a token every 500 ms (500)" "$(median mem_slow.bytes_each)" bytes
-    row "stream whose client has stopped reading (100)" "$(median mem_still.bytes_each)" bytes
+    row "stream of 8 KB tokens, client stopped reading (100)" "$(median mem_still.bytes_each)" bytes
     row "nginx start to first answer" "$(median nginx_start_ms)" ms
 }
 
@@ -281,10 +282,10 @@ demo_part() {
     for r in $(seq "$ROUNDS"); do
         demo_load demo_1 1 6
         demo_load demo_32 32 96
-        put step_ms "$("$bin/nginx-llm-bench_cpu" models/demo 0 200 | sed -n 's/^decode.*(mean \([0-9.]*\)).*/\1/p')"
+        put step_ms "$("$bin/nginx-llm-bench_cpu" models/demo 0 200 | sed -n 's/^decode, batch 1 *\([0-9.]*\) ms.*/\1/p')"
     done
     head_row "demo model (5 M parameters, bf16) through HTTP, 64 tokens a stream, $cores threads"
-    row "1 stream" "$(median demo_1.tokens_per_s)" "tokens/s" "in-process decode step, batch 1" \
+    row "1 stream" "$(median demo_1.tokens_per_s)" "tokens/s" "in-process, best decode step" \
         "$(calc "1000 / $(median step_ms)")" "$(calc "$(median demo_1.tokens_per_s) * $(median step_ms) / 1000")"
     row "32 concurrent streams" "$(median demo_32.tokens_per_s)" "tokens/s" "1 stream" "$(median demo_1.tokens_per_s)" \
         "$(calc "$(median demo_32.tokens_per_s) / $(median demo_1.tokens_per_s)")"

@@ -4,7 +4,7 @@
  * usage: nginx-llm-bench_cpu DIR [THREADS [STEPS [plain|avx2|avx512]]]
  *
  * DIR needs a config.json only: when it has no model.safetensors, the weights
- * are random.  The floor is measured just before the steps, on the same
+ * are random.  The floor is measured before and between the steps, on the same
  * memory, by plain 64-byte loads; a decode step must read the same bytes, so
  * floor / step is the share of the bandwidth the step reaches. */
 #include <pthread.h>
@@ -20,6 +20,7 @@
 #define PROMPT_TOKENS  128
 #define CONTEXT_MAX    1024
 #define STEPS_DEFAULT  16
+#define FLOOR_EVERY    4      /* steps between two measurements of the floor */
 
 /* ---- the floor: reading the weights once ---------------------------------- */
 
@@ -50,9 +51,9 @@ read_words(void *data)
     return NULL;
 }
 
-/* Seconds for num_threads threads to read all bytes once; best of 3. */
+/* Seconds for num_threads threads to read all bytes once; best of rounds. */
 static double
-read_seconds(const void *data, size_t bytes, int num_threads)
+read_seconds(const void *data, size_t bytes, int num_threads, int rounds)
 {
     double          best = 1e9;
     struct reader  *readers = calloc((size_t) num_threads, sizeof *readers);
@@ -60,7 +61,7 @@ read_seconds(const void *data, size_t bytes, int num_threads)
     if (readers == NULL) {
         return best;
     }
-    for (int round = 0; round < 3; round++) {
+    for (int round = 0; round < rounds; round++) {
         int64_t  start = clock_now_ns();
         for (int i = 0; i < num_threads; i++) {
             readers[i].data = (const uint64_t *) data + (size_t) i * words;
@@ -83,7 +84,7 @@ read_seconds(const void *data, size_t bytes, int num_threads)
 
 /* The weights' memory: the random block or the largest tensor's file. */
 static double
-floor_seconds(const struct model *m, int num_threads)
+floor_seconds(const struct model *m, int num_threads, int rounds)
 {
     const struct weights  *w = &m->weights;
     const void            *data = w->dummy;
@@ -100,7 +101,7 @@ floor_seconds(const struct model *m, int num_threads)
                 ? w->bytes : safetensors_data_bytes(w->files);
         bytes -= bytes > (1 << 20) ? 1 << 20 : 0;    /* the header's share */
     }
-    return read_seconds(data, bytes, num_threads) * (double) w->bytes
+    return read_seconds(data, bytes, num_threads, rounds) * (double) w->bytes
            / (double) bytes;
 }
 
@@ -139,13 +140,15 @@ bench(struct model *m, int num_threads, int num_steps)
     int64_t  start = clock_now_ns();
     int      rc = run_step(m, &batch, block_ids, 0, PROMPT_TOKENS);
     double   prefill = (double) (clock_now_ns() - start) * 1e-9;
-    double   floor = floor_seconds(m, num_threads), best = 1e9, sum = 0.0;
+    double   floor = floor_seconds(m, num_threads, 3), best = 1e9, sum = 0.0;
     for (int i = 0; i < num_steps && rc == OK; i++) {
         start = clock_now_ns();
         rc = run_step(m, &batch, block_ids, PROMPT_TOKENS + i, 1);
         double  seconds = (double) (clock_now_ns() - start) * 1e-9;
         best = seconds < best ? seconds : best;
         sum += seconds;
+        seconds = i % FLOOR_EVERY != 0 ? floor : floor_seconds(m, num_threads, 1);
+        floor = seconds < floor ? seconds : floor;
     }
     batch_destroy(&batch);
     double  bytes = (double) m->weights.bytes;
