@@ -51,9 +51,13 @@ require "$FindBin::Bin/lib/LLM/Nginx.pm";
     my $t = time;
     is($n->chat->{status}, 503, 'the next one too');
     ok(time - $t < 0.5, 'and at once');
-    $n->reload;
-    $n->wait_ready;
-    $n->served('a reload tries again');
+    ok($n->wait_for(sub {
+        $n->reload;
+        sleep 0.5;
+        my $r = $n->get('/ready');
+        $r && $r->{status} == 200;
+    }, 15), 'a reload tries again');
+    $n->served('and it serves');
     $n->stop->check_clean;
 }
 
@@ -64,11 +68,13 @@ require "$FindBin::Bin/lib/LLM/Nginx.pm";
         "fail_start 1000; fail_file $n->{dir}/starts; exit_code 78;" });
     $n->start;
     ok($n->wait_for(sub { $n->log =~ /configuration is wrong/ }), 'given up');
-    $n->reload;
+    # A reload in the very moment of giving up may pass unseen: the next counts.
     ok($n->wait_for(sub {
+        $n->reload;
+        sleep 0.5;
         my @said = $n->log =~ /(configuration is wrong)/g;
-        @said == 2;
-    }), 'and again');
+        @said >= 2;
+    }, 15), 'and again');
     $n->write_conf(engines => { chat => '' });
     $n->reload;
     $n->wait_ready;
