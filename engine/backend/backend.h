@@ -17,9 +17,25 @@
  * one upload).  Ops take only what is the same in every step: weights,
  * activation buffers, constants.  So a backend may record the ops of one step
  * as a graph and replay it: step_begin() then answers STEP_REPLAY and the
- * caller skips the ops.  Every op works on the step's rows: num_tokens rows of
- * the activations, num_logits rows of the logits.  Buffers have room for
- * limits.max_num_batched_tokens rows; rows past num_tokens hold garbage.
+ * caller skips the ops up to step_end(), lm_head() included.  Every op works on
+ * the step's rows: num_tokens rows of the activations, num_logits rows of the
+ * logits.  Buffers have room for limits.max_num_batched_tokens rows; rows past
+ * num_tokens hold garbage.
+ *
+ * SAMPLING.  Where ops->sample is set the device turns the logits into token
+ * ids, keeps them for the next step and copies them to the host, so the next
+ * step can be issued before the host knows them:
+ *
+ *     step_begin(N) ... step_end(); sample(N);
+ *     step_begin(N + 1), input_ids[i] = INPUT_SAMPLED(k): the id that the last
+ *         sample() gave its row k; ... step_end(); sample(N + 1);
+ *     sampled(ids of N);                    (waits for step N, not for N + 1)
+ *
+ * At most SAMPLES_IN_FLIGHT sample() calls are not yet collected by sampled().
+ * A row's result is the one that sample/sampler.h's sampler_sample() gives on
+ * the same logits, bit for bit (its weights are integers, so sums have no
+ * order); SAMPLE_NUMERIC_ERROR where it says so, and then the id that the next
+ * step sees is 0.
  *
  * ROUNDING.  T is the activations' dtype, the same for all tensors of a step.
  * Sums, norms, softmax, RoPE and activation functions are computed in fp32; a
@@ -52,6 +68,9 @@
 
 #define WEIGHT_PARTS_MAX  3       /* q, k, v */
 #define SLOT_PADDING      (-1)    /* slot_mapping: write no key, no value */
+#define SAMPLES_IN_FLIGHT 2
+#define SAMPLE_NUMERIC_ERROR  (-1)
+#define INPUT_SAMPLED(k)  (-1 - (k))  /* input_ids: row k of the last sample() */
 
 /* A weight as the backend keeps it (packed, repacked or mapped): opaque. */
 struct weight;
@@ -96,7 +115,11 @@ struct step_inputs {
     int             num_logits;      /* 0 .. max_num_logits */
     int             max_blocks_per_seq;  /* row length of block_tables, at
                                             most the reserved one */
-    const int32_t  *input_ids;       /* [num_tokens], in [0, vocab_size) */
+    uint64_t        model_id;        /* which ops follow: two steps of the same
+                                        model_id issue the same ops with the
+                                        same arguments; 0: do not record */
+    const int32_t  *input_ids;       /* [num_tokens], in [0, vocab_size) or
+                                        INPUT_SAMPLED(k) */
     const int32_t  *positions;       /* [num_tokens], in [0, max_model_len) */
     const int32_t  *slot_mapping;    /* [num_tokens], where the row's key goes:
                                         block_id * block_size + offset, or
@@ -190,6 +213,26 @@ struct lm_head_args {
     const struct weight  *weight;   /* WEIGHT_LINEAR or WEIGHT_EMBEDDING */
 };
 
+/* What sample() does to one row of the logits; the fields of sampling_params
+ * and sampler_row of sample/sampler.h. */
+struct sample_row {
+    float          temperature;    /* 0: greedy */
+    float          top_p;          /* (0, 1]; 1: off */
+    float          min_p;          /* [0, 1]; 0: off */
+    int32_t        top_k;          /* 0: off */
+    uint64_t       seed;
+    int64_t        position;       /* of the token to be sampled */
+    const int32_t *masked_ids;     /* [num_masked] host, never chosen */
+    int32_t        num_masked;
+};
+
+struct sample_args {
+    struct tensor            logits;   /* [>= num_rows, vocab_size], F32 */
+    int                      num_rows; /* 1 .. max_num_logits */
+    const struct sample_row *rows;     /* [num_rows] host, read during the
+                                          call only */
+};
+
 struct block_copy {
     int32_t src_block_id, dst_block_id;
 };
@@ -235,6 +278,11 @@ struct backend_ops {
     void (*attention)(struct backend *be, const struct attention_args *args);
     void (*lm_head)(struct backend *be, const struct lm_head_args *args);
     void (*step_end)(struct backend *be);
+
+    /* Both NULL where the host samples.  sampled() waits for the oldest
+     * sample() not collected and writes its ids, [num_rows]. */
+    void (*sample)(struct backend *be, const struct sample_args *args);
+    int  (*sampled)(struct backend *be, int32_t *token_ids, struct err *err);
 
     /* ---- between steps ---- */
     /* Copies whole blocks, all layers, K and V; sources and destinations of
