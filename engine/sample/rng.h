@@ -13,7 +13,7 @@
 void rng_philox(const uint32_t key[2], const uint32_t counter[4],
                 uint32_t out[4]);
 
-/* In [0, 1), 53 bits: key = seed, counter = (position, 0, 0). */
-double rng_uniform(uint64_t seed, uint64_t position);
+/* 64 bits: key = seed, counter = (position, 0, 0). */
+uint64_t rng_random(uint64_t seed, uint64_t position);
 
 #endif

@@ -5,18 +5,20 @@
  * of the logits, three rounds of 12, 10 and 10 bits.  Before that the great
  * majority that cannot be kept is left out: for top_k by the maxima of blocks
  * of 256 tokens, for top_p by a weight so small that all tokens below it
- * together weigh too little.  Rejected: a sort, 20 ms for 256k tokens; a heap,
- * good for a small top_k and bad for top_p on a flat distribution. */
+ * together weigh too little.  kernels/sample_math.h says what the result is,
+ * to the bit; this file only gets there fast.  Rejected: a sort, 20 ms for
+ * 256k tokens; a heap, good for a small top_k and bad for top_p on a flat
+ * distribution. */
 #include "engine/sample/sampler.h"
 #include "engine/base/check.h"
-#include "engine/sample/rng.h"
+#include "kernels/sample_math.h"
 
 #include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define LANES        8               /* of sums and maxima, a fixed order */
+#define LANES        8               /* of maxima */
 #define BLOCK        256             /* tokens, a multiple of LANES and 4 */
 #define RADIX_BITS   12
 #define RADIX_SIZE   (1 << RADIX_BITS)
@@ -28,10 +30,10 @@ struct sampler {
     bool       all;                  /* ids[i] == i for all of them: ids is
                                         not filled in */
     int32_t   *ids;                  /* [vocab_size], ascending */
-    float     *weights;              /* [vocab_size], of ids[i] */
+    uint64_t  *weights;              /* [vocab_size], of ids[i] */
     float     *block_max;            /* [div_ceil(vocab_size, BLOCK)] */
     uint32_t   counts[RADIX_SIZE];
-    double     masses[RADIX_SIZE];
+    uint64_t   masses[RADIX_SIZE];
 };
 
 /* Four at a time by compiler extension: the baseline of every 64-bit CPU. */
@@ -95,8 +97,8 @@ sampler_destroy(struct sampler *s)
     free(s);
 }
 
-/* e^x = 2^n e^r with |r| <= ln 2 / 2; polynomial of Cephes' expf.  No branch
- * and no library call, so that every device can give the same bits. */
+/* sample_exp() four at a time, the same operations in the same order; without
+ * its branch. */
 static inline vec4
 exp_negative(vec4 x)
 {
@@ -113,14 +115,8 @@ exp_negative(vec4 x)
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
     bits = ((vec4u) t << 23) + 0x3f800000u;  /* 2^n: n is in t's low bits */
-    bits = (vec4u) (p * (vec4) bits) & ~(vec4u) (x < -87.0f);
+    bits = (vec4u) (p * (vec4) bits) & (vec4u) (x >= -87.0f);
     return (vec4) bits;
-}
-
-float
-sampler_exp(float x)
-{
-    return exp_negative((vec4) { x, x, x, x })[0];
 }
 
 /* The largest of a block; NAN when one is NaN.  Lanes, because a chain of
@@ -166,44 +162,15 @@ sampler_max(struct sampler *s, const float *logits)
     return max_of(s->block_max, num_blocks);
 }
 
-static double
-sum_of(const float *weights, int32_t n)
+static uint64_t
+sum_of(const uint64_t *weights, int32_t n)
 {
-    double   sum[LANES] = { 0.0 };
-    int32_t  i = 0;
+    uint64_t  sum = 0;
 
-    for (; i + LANES <= n; i += LANES) {
-        for (int lane = 0; lane < LANES; lane++) {
-            sum[lane] += (double) weights[i + lane];
-        }
-    }
-    for (; i < n; i++) {
-        sum[0] += (double) weights[i];
-    }
-    return ((sum[0] + sum[1]) + (sum[2] + sum[3]))
-           + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
-}
-
-static double
-sampler_sum(const struct sampler *s)
-{
-    double  sum = 0.0;
-
-    for (int32_t b = 0; b < num_blocks_of(s->num_cands); b++) {
-        sum += sum_of(s->weights + b * BLOCK, block_len(s->num_cands, b));
+    for (int32_t i = 0; i < n; i++) {
+        sum += weights[i];
     }
     return sum;
-}
-
-/* Ascending keys = descending logits; -0 and 0 are equal. */
-static inline uint32_t
-rank_key(float logit)
-{
-    uint32_t  bits;
-
-    logit += 0.0f;
-    memcpy(&bits, &logit, sizeof bits);
-    return bits >> 31 ? bits : ~bits & 0x7fffffffu;
 }
 
 static inline int32_t
@@ -223,10 +190,10 @@ cand_keep(struct sampler *s, int32_t to, int32_t from)
  * count tokens or `mass` weight in front of it. */
 struct cut {
     int64_t   count;          /* > 0 */
-    double    mass;           /* > 0; INFINITY: weights are not looked at */
+    uint64_t  mass;           /* > 0; UINT64_MAX: weights are not looked at */
     uint32_t  prefix;         /* key bits found so far */
     int64_t   count_before;   /* tokens with smaller bits */
-    double    mass_before;
+    uint64_t  mass_before;
 };
 
 /* One round: histogram of the `bits` key bits above `shift` of the tokens
@@ -237,23 +204,23 @@ cut_round(struct sampler *s, const float *logits, struct cut *cut, int shift,
           int bits)
 {
     uint32_t  num_buckets = 1u << bits;
-    bool      weigh = cut->mass < INFINITY;
+    bool      weigh = cut->mass < UINT64_MAX;
 
     memset(s->counts, 0, num_buckets * sizeof *s->counts);
     memset(s->masses, 0, num_buckets * sizeof *s->masses);
     for (int32_t i = 0; i < s->num_cands; i++) {
-        uint32_t  key = rank_key(logits[cand_id(s, i)]) >> shift;
+        uint32_t  key = sample_rank_key(logits[cand_id(s, i)]) >> shift;
         if ((uint64_t) key >> bits == cut->prefix) {
             uint32_t  bucket = key & (num_buckets - 1);
             s->counts[bucket]++;
             if (weigh) {
-                s->masses[bucket] += (double) s->weights[i];
+                s->masses[bucket] += s->weights[i];
             }
         }
     }
     for (uint32_t b = 0; b < num_buckets; b++) {
-        int64_t  count = cut->count_before + s->counts[b];
-        double   mass = cut->mass_before + s->masses[b];
+        int64_t   count = cut->count_before + s->counts[b];
+        uint64_t  mass = cut->mass_before + s->masses[b];
         if (count >= cut->count || mass >= cut->mass) {
             cut->prefix = cut->prefix << bits | b;
             return true;
@@ -271,7 +238,7 @@ cut_drop(struct sampler *s, const float *logits, uint32_t prefix, int shift)
     int32_t  num = 0;
 
     for (int32_t i = 0; i < s->num_cands; i++) {
-        if (rank_key(logits[cand_id(s, i)]) >> shift <= prefix) {
+        if (sample_rank_key(logits[cand_id(s, i)]) >> shift <= prefix) {
             cand_keep(s, num++, i);
         }
     }
@@ -281,7 +248,8 @@ cut_drop(struct sampler *s, const float *logits, uint32_t prefix, int shift)
 
 /* Keeps the candidates that are ranked before the cut. */
 static void
-sampler_cut(struct sampler *s, const float *logits, int64_t count, double mass)
+sampler_cut(struct sampler *s, const float *logits, int64_t count,
+            uint64_t mass)
 {
     static const int  shifts[] = { 20, 10, 0 };
     struct cut        cut = { .count = count, .mass = mass };
@@ -295,13 +263,13 @@ sampler_cut(struct sampler *s, const float *logits, int64_t count, double mass)
     }
     /* Left in the boundary bucket are equal logits: lower ids first. */
     for (int32_t i = 0; i < s->num_cands; i++) {
-        bool  tie = rank_key(logits[s->ids[i]]) == cut.prefix;
+        bool  tie = sample_rank_key(logits[s->ids[i]]) == cut.prefix;
         if (tie && (cut.count_before >= count || cut.mass_before >= mass)) {
             continue;
         }
         if (tie) {
             cut.count_before++;
-            cut.mass_before += (double) s->weights[i];
+            cut.mass_before += s->weights[i];
         }
         cand_keep(s, num++, i);
     }
@@ -318,7 +286,7 @@ sampler_top_k(struct sampler *s, const float *logits, int32_t k)
 
     if (k <= num_blocks) {
         s->num_cands = num_blocks;
-        sampler_cut(s, s->block_max, k, INFINITY);
+        sampler_cut(s, s->block_max, k, UINT64_MAX);
         for (int32_t i = 0; i < s->num_cands; i++) {
             float  max = s->block_max[cand_id(s, i)];
             bound = max < bound ? max : bound;
@@ -335,10 +303,10 @@ sampler_top_k(struct sampler *s, const float *logits, int32_t k)
         s->num_cands = num;
         s->all = false;
     }
-    sampler_cut(s, logits, k, INFINITY);
+    sampler_cut(s, logits, k, UINT64_MAX);
 }
 
-/* weights = e^((logit - max) / temperature): the best token's is 1. */
+/* sample_weight() of all candidates. */
 static void
 sampler_weigh(struct sampler *s, const float *logits, float max,
               float temperature)
@@ -354,17 +322,19 @@ sampler_weigh(struct sampler *s, const float *logits, float max,
             }
         }
         x = exp_negative((x - max) / temperature);
-        memcpy(s->weights + i, &x, (size_t) num * sizeof *s->weights);
+        for (int32_t lane = 0; lane < num; lane++) {
+            s->weights[i + lane] = sample_fixed(x[lane]);
+        }
     }
 }
 
 static void
-sampler_keep_heavier(struct sampler *s, float weight)
+sampler_keep_heavier(struct sampler *s, uint64_t weight)
 {
     int32_t  num = 0;
 
     for (int32_t i = 0; i < s->num_cands; i++) {
-        float  w = s->weights[i];
+        uint64_t  w = s->weights[i];
         s->ids[num] = cand_id(s, i);
         s->weights[num] = w;
         num += w >= weight;
@@ -373,48 +343,41 @@ sampler_keep_heavier(struct sampler *s, float weight)
     s->all = false;
 }
 
-/* Tokens lighter than (1 - top_p) of the mean weigh less than 1 - top_p
- * together, so the cut lies before them all; half of that leaves room for
- * rounding. */
+/* The weight behind the cut is at most total - mass.  Were a token lighter
+ * than an n-th of it kept, it and the tokens ranked behind it, none of them
+ * heavier, would weigh less than that; half of it, because sample_exp() is
+ * monotone up to its rounding only. */
 static void
 sampler_top_p(struct sampler *s, const float *logits, float top_p)
 {
-    double  sum = sampler_sum(s);
+    uint64_t  total = sum_of(s->weights, s->num_cands);
+    uint64_t  mass = sample_top_p_mass(top_p, total);
 
-    sampler_keep_heavier(s, (float) (0.5 * (1.0 - (double) top_p) * sum
-                                     / s->num_cands));
-    sampler_cut(s, logits, INT64_MAX, (double) top_p * sum);
+    sampler_keep_heavier(s, (total - mass) / 2 / (uint64_t) s->num_cands);
+    sampler_cut(s, logits, INT64_MAX, mass);
 }
 
-/* Inverse distribution function: first the block, then the token.  Rounding
- * may leave the target behind the last token: then it is the last that can be
- * drawn at all. */
+/* Inverse distribution function: first the block, then the token. */
 static int32_t
-sampler_draw(const struct sampler *s, double uniform)
+sampler_draw(const struct sampler *s, const struct sampler_row *row)
 {
-    double   target = uniform * sampler_sum(s), sum = 0.0, before = 0.0;
-    int32_t  block_idx = 0, drawn = -1;
+    uint64_t  target = sample_target(row->params->seed,
+                                     (uint64_t) row->position,
+                                     sum_of(s->weights, s->num_cands));
+    uint64_t  sum = 0, block_sum;
+    int32_t   i = 0;
 
-    for (int32_t b = 0; b < num_blocks_of(s->num_cands) && sum <= target; b++)
+    while ((block_sum = sum_of(s->weights + i, i + BLOCK < s->num_cands
+                               ? BLOCK : s->num_cands - i)) <= target - sum)
     {
-        double  block_sum = sum_of(s->weights + b * BLOCK,
-                                   block_len(s->num_cands, b));
-        if (block_sum > 0.0) {
-            block_idx = b;
-            before = sum;
-        }
         sum += block_sum;
+        i += BLOCK;
+        check_lt(i, s->num_cands);
     }
-    int32_t  begin = block_idx * BLOCK;
-    int32_t  end = begin + block_len(s->num_cands, block_idx);
-    for (int32_t i = begin; i < end && before <= target; i++) {
-        if (s->weights[i] > 0.0f) {
-            before += (double) s->weights[i];
-            drawn = i;
-        }
+    while (s->weights[i] <= target - sum) {
+        sum += s->weights[i++];
     }
-    check_le(0, drawn);
-    return cand_id(s, drawn);
+    return cand_id(s, i);
 }
 
 static const float *
@@ -459,7 +422,7 @@ sampler_sample(struct sampler *s, const float *logits,
     if (!isfinite(max)) {
         return SAMPLER_NUMERIC_ERROR;
     }
-    if (p->temperature < SAMPLER_TEMPERATURE_MIN || p->top_k == 1) {
+    if (p->temperature < SAMPLE_TEMPERATURE_MIN || p->top_k == 1) {
         return sampler_first(s, logits, max);
     }
     s->num_cands = s->vocab_size;
@@ -472,7 +435,7 @@ sampler_sample(struct sampler *s, const float *logits,
         sampler_top_p(s, logits, p->top_p);
     }
     if (p->min_p > 0.0f) {
-        sampler_keep_heavier(s, p->min_p);
+        sampler_keep_heavier(s, sample_min_p_weight(p->min_p));
     }
-    return sampler_draw(s, rng_uniform(p->seed, (uint64_t) row->position));
+    return sampler_draw(s, row);
 }

@@ -12,9 +12,10 @@
  * as probable as the first.  The best token is always kept.
  *
  * The draw is by inverse distribution function over the kept tokens in the
- * order of their ids, with rng_uniform(seed, position): nothing depends on
- * the row or on the other rows.  Weights are fp32 by sampler_exp(), sums fp64
- * in a fixed order, so that another device can give the same token.
+ * order of their ids, with a random number of (seed, position): nothing
+ * depends on the row or on the other rows.  Weights are integers, so a sum has
+ * no order and a device gives the same token: kernels/sample_math.h defines
+ * the result to the bit.
  *
  * Costs a few passes over the vocabulary; ranks are found by radix selection,
  * never by a sort.  One thread per sampler; nothing is allocated after
@@ -27,7 +28,6 @@
 
 #define SAMPLER_NUMERIC_ERROR    (-1)   /* NaN, +inf or nothing but -inf */
 #define SAMPLER_VOCAB_MAX        (1 << 22)
-#define SAMPLER_TEMPERATURE_MIN  1e-5f  /* below it: greedy, as in vLLM */
 
 struct sampling_params {
     float    temperature;      /* 0: greedy, the rest is ignored */
@@ -52,8 +52,5 @@ void sampler_destroy(struct sampler *s);        /* NULL is fine */
 /* logits: [vocab_size].  A token id or SAMPLER_NUMERIC_ERROR. */
 int32_t sampler_sample(struct sampler *s, const float *logits,
                        const struct sampler_row *row);
-
-/* e^x for x <= 0, relative error below 2e-7; 0 below -87. */
-float sampler_exp(float x);
 
 #endif

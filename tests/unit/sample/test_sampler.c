@@ -2,7 +2,12 @@
  *
  * The oracle sorts: it ranks all tokens, applies Hugging Face's filters in
  * double precision and gives every token's probability.  Draws are compared
- * with it by chi-square, filters by the set of tokens that ever appear. */
+ * with it by chi-square, filters by the set of tokens that ever appear.
+ *
+ * A second oracle is the definition of kernels/sample_math.h written down as
+ * it stands, with a sort: the sampler must agree with it in every draw, and
+ * checksums pin both to fixed values, so that another compiler, CPU or device
+ * that differs in one bit is found. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,6 +21,7 @@
 #include "engine/base/clock.h"
 #include "engine/base/hash.h"
 #include "engine/sample/sampler.h"
+#include "kernels/sample_math.h"
 
 static const float  *oracle_logits;
 
@@ -328,9 +334,151 @@ a_token_depends_on_seed_and_position_and_on_nothing_before(void **state)
     sampler_destroy(b);
 }
 
+/* The seven steps of kernels/sample_math.h. */
+static int32_t
+defined_result(const float *logits, int n, const struct sampling_params *p,
+               int64_t position)
+{
+    int32_t   *rank = malloc((size_t) n * sizeof *rank);
+    uint64_t  *w = calloc((size_t) n, sizeof *w);      /* 0: not kept */
+    uint64_t   total = 0, before = 0, kept_total = 0, sum = 0;
+    int        num = p->top_k > 0 && p->top_k < n ? p->top_k : n, num_kept;
+    int32_t    id = -1;
+
+    for (int i = 0; i < n; i++) {
+        rank[i] = i;
+    }
+    oracle_logits = logits;
+    qsort(rank, (size_t) n, sizeof *rank, oracle_compare);
+    if (p->temperature < SAMPLE_TEMPERATURE_MIN || p->top_k == 1) {
+        id = rank[0];
+        goto done;
+    }
+    for (int i = 0; i < num; i++) {
+        w[rank[i]] = sample_weight(logits[rank[i]], logits[rank[0]],
+                                   p->temperature);
+        total += w[rank[i]];
+    }
+    assert_true(w[rank[0]] == SAMPLE_WEIGHT_ONE);
+    for (num_kept = 0; num_kept < num && p->top_p < 1.0f; num_kept++) {
+        if (before >= sample_top_p_mass(p->top_p, total)) {
+            break;
+        }
+        before += w[rank[num_kept]];
+    }
+    for (int i = num_kept; i < num && p->top_p < 1.0f; i++) {
+        w[rank[i]] = 0;
+    }
+    for (int i = 0; i < n; i++) {
+        w[i] = w[i] < sample_min_p_weight(p->min_p) ? 0 : w[i];
+        kept_total += w[i];
+    }
+    uint64_t  r = sample_target(p->seed, (uint64_t) position, kept_total);
+    for (id = 0; (sum += w[id]) <= r; id++) {
+    }
+done:
+    free(rank);
+    free(w);
+    return id;
+}
+
+static struct sampling_params
+random_params(uint64_t *rng, int n, uint64_t seed)
+{
+    float  u = uniform_float(rng), v = uniform_float(rng);
+
+    return (struct sampling_params) {
+        .temperature = u < 0.05f ? 0.0f : u < 0.1f ? 1e-4f : u < 0.15f ? 50.0f
+                       : 0.05f + 2.0f * uniform_float(rng),
+        .top_p = v < 0.4f ? 1.0f : v < 0.45f ? 1e-30f : v < 0.5f ? 0.99999994f
+                 : 0.01f + uniform_float(rng) * 0.98f,
+        .min_p = uniform_float(rng) < 0.7f ? 0.0f : uniform_float(rng),
+        .top_k = uniform_float(rng) < 0.5f
+                 ? 0 : 1 + (int) (uniform_float(rng) * (float) n * 1.1f),
+        .seed = hash_mix64(seed)
+    };
+}
+
+static void
+every_draw_is_the_defined_one(void **state)
+{
+    (void) state;
+    enum { N = 1500 };
+    float            logits[N];
+    uint64_t         rng = 4711, checksum = 0;
+
+    printf("seed 4711\n");
+    for (int round = 0; round < 4000; round++) {
+        int              n = 1 + (int) (uniform_float(&rng) * (N - 1));
+        struct sampler  *s = make_sampler(n);
+        random_logits(logits, n, 40.0f * uniform_float(&rng)
+                      * uniform_float(&rng), (uint64_t) round);
+        for (int i = 0; i < n; i++) {
+            if (round % 3 == 0) {
+                logits[i] = floorf(logits[i]);           /* many ties */
+            } else if (round % 3 == 1 && i % 7 == 0 && i > 0) {
+                logits[i] = -INFINITY;
+            }
+        }
+        struct sampling_params  p = random_params(&rng, n, (uint64_t) round);
+        for (int64_t i = 0; i < 5; i++) {
+            int32_t  id = sample(s, logits, p, i);
+            if (id != defined_result(logits, n, &p, i)) {
+                fail_msg("round %d draw %d: %d is not the defined %d", round,
+                         (int) i, id, defined_result(logits, n, &p, i));
+            }
+            checksum = hash_mix64(checksum ^ (uint64_t) id);
+        }
+        sampler_destroy(s);
+    }
+    printf("checksum %016llx\n", (unsigned long long) checksum);
+    assert_true(checksum == UINT64_C(0xfe2b84daf78c5142));
+}
+
+/* Fixed for ever: a device computes the same. */
+static void
+weights_are_pinned_to_the_bit(void **state)
+{
+    (void) state;
+    uint64_t  checksum = 0;
+
+    for (uint32_t i = 0; i < 1u << 20; i++) {
+        float     x = -(float) i * 0x1.1p-15f;
+        uint64_t  w = sample_weight(x + 3.0f, 3.0f, 0.7f);
+        checksum = hash_mix64(checksum ^ w);
+    }
+    printf("checksum %016llx\n", (unsigned long long) checksum);
+    assert_true(checksum == UINT64_C(0x85d80e870cd9e369));
+    assert_true(sample_weight(2.0f, 2.0f, 0.3f) == SAMPLE_WEIGHT_ONE);
+    assert_true(sample_weight(-INFINITY, 2.0f, 0.3f) == 0);
+    assert_true(sample_weight(-30.0f, 0.0f, 1.0f) == 0);
+    assert_true(sample_weight(-INFINITY, 0.0f, INFINITY) == 0);    /* NaN */
+}
+
+static void
+integer_limits_are_exact(void **state)
+{
+    (void) state;
+    uint64_t  largest = SAMPLE_WEIGHT_ONE * SAMPLER_VOCAB_MAX;
+
+    assert_true(sample_top_p_mass(0.5f, 10) == 5);
+    assert_true(sample_top_p_mass(0.5f, 11) == 6);           /* ceil */
+    assert_true(sample_top_p_mass(1e-38f, largest) == 1);
+    assert_true(sample_top_p_mass(0x1p-149f, 1) == 1);
+    assert_true(sample_top_p_mass(0.5f, largest) == largest / 2);
+    assert_true(sample_top_p_mass(0x1.fffffep-1f, largest)
+                == largest - (largest >> 24));
+    assert_true(sample_min_p_weight(1.0f) == SAMPLE_WEIGHT_ONE);
+    assert_true(sample_min_p_weight(0.0f) == 0);
+    for (uint64_t i = 0; i < 1000; i++) {
+        assert_true(sample_target(1, i, 1) == 0);
+        assert_true(sample_target(1, i, largest) < largest);
+    }
+}
+
 /* Random logits (with ties, flat, peaked) and parameters: what is drawn is in
  * the oracle's kept set.  Where the sum of weights meets top_p within a
- * rounding, fp32 may keep one token more: one draw of 20 is forgiven. */
+ * rounding, one token more may be kept: one draw of 20 is forgiven. */
 static void
 random_rows_agree_with_the_sorting_oracle(void **state)
 {
@@ -373,21 +521,21 @@ random_rows_agree_with_the_sorting_oracle(void **state)
 }
 
 static void
-sampler_exp_is_within_two_ulp(void **state)
+sample_exp_is_within_two_ulp(void **state)
 {
     (void) state;
     double  worst = 0.0;
 
     for (float x = -86.9f; x <= 0.0f; x += 1.0e-4f) {
         double  exact = exp((double) x);
-        double  error = fabs((double) sampler_exp(x) - exact) / exact;
+        double  error = fabs((double) sample_exp(x) - exact) / exact;
         worst = error > worst ? error : worst;
     }
     printf("largest relative error %.3g\n", worst);
     assert_true(worst < 2e-7);
-    assert_true(sampler_exp(0.0f) == 1.0f);
-    assert_true(sampler_exp(-100.0f) == 0.0f);
-    assert_true(sampler_exp(-INFINITY) == 0.0f);
+    assert_true(sample_exp(0.0f) == 1.0f);
+    assert_true(sample_exp(-100.0f) == 0.0f);
+    assert_true(sample_exp(-INFINITY) == 0.0f);
 }
 
 static void
@@ -447,7 +595,10 @@ main(void)
         cmocka_unit_test(
             a_token_depends_on_seed_and_position_and_on_nothing_before),
         cmocka_unit_test(random_rows_agree_with_the_sorting_oracle),
-        cmocka_unit_test(sampler_exp_is_within_two_ulp),
+        cmocka_unit_test(every_draw_is_the_defined_one),
+        cmocka_unit_test(weights_are_pinned_to_the_bit),
+        cmocka_unit_test(integer_limits_are_exact),
+        cmocka_unit_test(sample_exp_is_within_two_ulp),
         cmocka_unit_test(a_large_vocabulary_takes_a_few_passes_not_a_sort),
         cmocka_unit_test(impossible_vocabularies_are_refused),
     };
