@@ -1,8 +1,8 @@
 /* attention_prefill.cu - causal attention of prompt chunks on tensor cores.
  *
- * One block per (item of up to 64 rows, query head); see attention_tile.cuh.
- * K and V of a kv head are read once per query head, from L2 mostly.  wgmma,
- * TMA and packing a kv head's queries into one tile are not done. */
+ * One block per (64 rows of an item, query head); see attention_tile.cuh.  K
+ * and V of a kv head are read once per query head, from L2 mostly.  For what
+ * attention_prefill_sm90.cu does not take. */
 #include "kernels/attention_tile.cuh"
 
 template <typename S> static __global__ void __launch_bounds__(TILE_THREADS)
@@ -11,7 +11,14 @@ prefill_kernel(struct attention_params p)
     using T = typename S::T;
     extern __shared__ uint4      smem_bytes[];
     T                           *smem = reinterpret_cast<T *>(smem_bytes);
-    const struct attention_item  item = p.items[blockIdx.x];
+    struct attention_item        item = p.items[blockIdx.x];
+    int  skip = blockIdx.z * S::ROWS;
+    if (skip >= item.num_rows) {
+        return;
+    }
+    item.row += skip;
+    item.position += skip;
+    item.num_rows = min(item.num_rows - skip, S::ROWS);
     int  head = blockIdx.y, lane = threadIdx.x % WARP;
     int  kv_head = head / (p.num_heads / p.kv.num_kv_heads);
     int  pos0 = item.position;
@@ -55,7 +62,8 @@ prefill_run(const struct attention_params *p, cudaStream_t stream)
 {
     using S = tile_shape<T, HD, TILE_WARPS>;
     dim3  grid(static_cast<unsigned int>(p->num),
-               static_cast<unsigned int>(p->num_heads));
+               static_cast<unsigned int>(p->num_heads),
+              (ATTENTION_ROWS + S::ROWS - 1) / S::ROWS);
     prefill_kernel<S><<<grid, TILE_THREADS, S::SMEM_BYTES, stream>>>(*p);
     return cudaGetLastError();
 }
@@ -94,6 +102,7 @@ attention_prefill_launch(const struct attention_params *p, cudaStream_t stream)
 }
 
 extern "C" cudaError_t attention_decode_init(void);
+extern "C" cudaError_t attention_prefill_sm90_init(void);
 
 cudaError_t
 attention_init(void)
@@ -105,7 +114,7 @@ attention_init(void)
         prefill_allow_smem<__nv_bfloat16, 256>,
         prefill_allow_smem<__half, 64>, prefill_allow_smem<__half, 96>,
         prefill_allow_smem<__half, 128>, prefill_allow_smem<__half, 256>,
-        attention_decode_init,
+        attention_decode_init, attention_prefill_sm90_init,
     };
     for (cudaError_t (*init)(void) : all) {
         cudaError_t  e = init();

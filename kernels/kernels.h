@@ -18,7 +18,7 @@ extern "C" {
 enum kernel_dtype { KERNEL_F32 = 1, KERNEL_BF16, KERNEL_F16 };
 
 #define KERNEL_HEAD_DIM_MAX    512   /* rope, simple attention */
-#define ATTENTION_ROWS         64    /* query rows of a prefill item */
+#define ATTENTION_ROWS         128   /* query rows of a prefill item */
 #define ATTENTION_GROUP_MAX    16    /* query heads per kv head, decode */
 
 /* Once per process and device: lets the attention kernels use more than 48 KB
@@ -87,7 +87,7 @@ cudaError_t matmul_simple_launch(const struct matmul_params *p,
 struct kv_layer {
     void                *k, *v;
     enum kernel_dtype    dtype;
-    int                  num_kv_heads, head_dim;
+    int                  num_blocks, num_kv_heads, head_dim;
     int                  block_shift;     /* tokens a block = 1 << shift */
 };
 
@@ -137,9 +137,12 @@ struct attention_item {
  * tile of 64 keys.  Partial results meet in the block that ends last, in the
  * order of the parts, so results do not depend on timing.  counters are zero
  * before and after.
- * prefill: one block of four warps per (item, query head), 16 rows a warp.
+ * prefill: one block of four warps per (64 rows of an item, query head), 16
+ * rows a warp.
  * Both take T == cache dtype, bf16 or f16, head_dim 64, 96, 128 or 256;
  * decode groups up to ATTENTION_GROUP_MAX.  q, k, v rows 16-byte aligned.
+ * prefill_sm90: the same on Hopper with wgmma and TMA, where _takes() says so:
+ * head_dim 64 or 128, no window.
  * simple: everything else (fp32, odd head sizes, mixed dtypes); one warp per
  * (row, query head), the maximum in a first pass over the keys.  Items unused.
  * Measured times: README.md beside this file. */
@@ -168,6 +171,9 @@ cudaError_t attention_decode_launch(const struct attention_params *p,
                                     cudaStream_t stream);
 cudaError_t attention_prefill_launch(const struct attention_params *p,
                                      cudaStream_t stream);
+int attention_prefill_sm90_takes(const struct attention_params *p);
+cudaError_t attention_prefill_sm90_launch(const struct attention_params *p,
+                                          cudaStream_t stream);
 cudaError_t attention_simple_launch(const struct attention_params *p,
                                     cudaStream_t stream);
 

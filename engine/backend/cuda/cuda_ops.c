@@ -190,8 +190,8 @@ kv_layer_of(const struct kv_cache *kv, int layer_idx)
     check(layer_idx >= 0 && layer_idx < kv->num_layers);
     return (struct kv_layer) {
         .k = k, .v = k + plane, .dtype = cuda_kernel_dtype(kv->dtype),
-        .num_kv_heads = kv->num_kv_heads, .head_dim = kv->head_dim,
-        .block_shift = block_shift(kv) };
+        .num_blocks = kv->num_blocks, .num_kv_heads = kv->num_kv_heads,
+        .head_dim = kv->head_dim, .block_shift = block_shift(kv) };
 }
 
 static const float *
@@ -273,7 +273,9 @@ cuda_attention(struct backend *be, const struct attention_args *args)
     if (cb->num_prefill > 0) {
         p.num = cb->num_prefill;
         p.items = cb->dev.prefill;
-        (void) cuda_keep(cb, attention_prefill_launch(&p, cb->stream),
+        bool  sm90 = attention_prefill_sm90_takes(&p);
+        (void) cuda_keep(cb, sm90 ? attention_prefill_sm90_launch(&p, cb->stream)
+                                  : attention_prefill_launch(&p, cb->stream),
                          "prefill attention");
     }
 }

@@ -1,0 +1,252 @@
+/* sm90.cuh - Hopper's instructions in plain words: mbarrier, TMA, wgmma.
+ *
+ * Everything here is PTX of sm_90a; the functions exist in that pass of the
+ * compiler only (SM90_CODE).  Operand tiles in shared memory are the image that
+ * TMA writes with CU_TENSOR_MAP_SWIZZLE_128B: rows of 128 bytes (64 elements of
+ * 16 bits), 16-byte chunk c of row r at c ^ (r & 7), the tile 1024-byte
+ * aligned; wider rows are several such tiles side by side.
+ * Source: PTX ISA 8.5, "Asynchronous warpgroup level matrix instructions". */
+#ifndef LLM_KERNELS_SM90_CUH
+#define LLM_KERNELS_SM90_CUH
+
+#include <cuda.h>
+#include <stdint.h>
+
+#include "kernels/common.cuh"
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define SM90_CODE  1
+#else
+#define SM90_CODE  0
+#endif
+
+#define WARPGROUP      128       /* threads that issue one wgmma */
+#define SWIZZLE_BYTES  128
+#define SWIZZLE_ELEMS  64        /* of 16 bits */
+
+#if SM90_CODE
+
+static __device__ __forceinline__ unsigned int
+smem_u32(const void *p)
+{
+    return static_cast<unsigned int>(__cvta_generic_to_shared(p));
+}
+
+/* ---- mbarrier: phases alternate 0, 1, 0 ..; wait(parity) returns once the
+ * phase of that parity has completed. */
+static __device__ __forceinline__ void
+barrier_init(uint64_t *bar, unsigned int arrivals)
+{
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n"
+                 :: "r"(smem_u32(bar)), "r"(arrivals) : "memory");
+}
+
+static __device__ __forceinline__ void
+barrier_init_fence(void)
+{
+    asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
+}
+
+static __device__ __forceinline__ void
+barrier_arrive(uint64_t *bar)
+{
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n"
+                 :: "r"(smem_u32(bar)) : "memory");
+}
+
+static __device__ __forceinline__ void
+barrier_arrive_expect(uint64_t *bar, unsigned int bytes)
+{
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n"
+                 :: "r"(smem_u32(bar)), "r"(bytes) : "memory");
+}
+
+static __device__ __forceinline__ void
+barrier_wait(uint64_t *bar, unsigned int parity)
+{
+    asm volatile("{\n"
+                 ".reg .pred done;\n"
+                 "again:\n"
+                 "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+                 "@done bra.uni ready;\n"
+                 "bra.uni again;\n"
+                 "ready:\n"
+                 "}\n" :: "r"(smem_u32(bar)), "r"(parity) : "memory");
+}
+
+/* ---- TMA: one box of a 2-D map into shared memory; its bytes count for bar */
+static __device__ __forceinline__ void
+tma_load_2d(void *dst, const CUtensorMap *map, int col, int row, uint64_t *bar)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile"
+                 ".mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];\n"
+                 :: "r"(smem_u32(dst)), "l"(map), "r"(col), "r"(row),
+                    "r"(smem_u32(bar)) : "memory");
+}
+
+static __device__ __forceinline__ void
+tma_prefetch_map(const CUtensorMap *map)
+{
+    asm volatile("prefetch.tensormap [%0];\n" :: "l"(map) : "memory");
+}
+
+/* What this thread wrote to shared memory may be read by TMA and wgmma. */
+static __device__ __forceinline__ void
+async_proxy_fence(void)
+{
+    asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
+}
+
+/* Named barriers 1 .. 15 of the block. */
+static __device__ __forceinline__ void
+named_sync(int id, int threads)
+{
+    asm volatile("bar.sync %0, %1;\n" :: "r"(id), "r"(threads) : "memory");
+}
+
+static __device__ __forceinline__ void
+named_arrive(int id, int threads)
+{
+    asm volatile("bar.arrive %0, %1;\n" :: "r"(id), "r"(threads) : "memory");
+}
+
+template <int REGISTERS> static __device__ __forceinline__ void
+registers_give(void)
+{
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;\n" :: "n"(REGISTERS));
+}
+
+template <int REGISTERS> static __device__ __forceinline__ void
+registers_take(void)
+{
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;\n" :: "n"(REGISTERS));
+}
+
+/* ---- wgmma ---- */
+
+/* Address of an operand in 128-byte swizzled rows.  Rows along the operand's
+ * M or N with K contiguous: stride_bytes is the distance of eight rows (1024),
+ * lead_bytes unused.  K along the rows ("transposed" B): stride_bytes is that
+ * of eight k, lead_bytes that of the next 64 columns. */
+static __device__ __forceinline__ uint64_t
+matrix_descriptor(const void *p, unsigned int lead_bytes,
+                  unsigned int stride_bytes)
+{
+    return static_cast<uint64_t>((smem_u32(p) & 0x3ffff) >> 4)
+           | static_cast<uint64_t>(lead_bytes >> 4) << 16
+           | static_cast<uint64_t>(stride_bytes >> 4) << 32
+           | static_cast<uint64_t>(1) << 62;
+}
+
+static __device__ __forceinline__ void
+wgmma_fence(void)
+{
+    asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
+}
+
+static __device__ __forceinline__ void
+wgmma_commit(void)
+{
+    asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
+}
+
+template <int PENDING> static __device__ __forceinline__ void
+wgmma_wait(void)
+{
+    asm volatile("wgmma.wait_group.sync.aligned %0;\n" :: "n"(PENDING)
+                 : "memory");
+}
+
+/* Keeps the compiler from moving uses of registers across wgmma. */
+template <int N> static __device__ __forceinline__ void
+pin(float (&r)[N])
+{
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        asm volatile("" : "+f"(r[i]) :: "memory");
+    }
+}
+
+template <int N> static __device__ __forceinline__ void
+pin(unsigned int (&r)[N])
+{
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        asm volatile("" : "+r"(r[i]) :: "memory");
+    }
+}
+
+#define SM90_D8(d, i)                                                         \
+    "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]),               \
+    "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+#define SM90_D32(d, i)                                                        \
+    SM90_D8(d, i), SM90_D8(d, i + 8), SM90_D8(d, i + 16), SM90_D8(d, i + 24)
+#define SM90_D32_TEXT                                                         \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "  \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, "  \
+    "%30, %31"
+#define SM90_D64_TEXT                                                         \
+    SM90_D32_TEXT ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, " \
+    "%43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, "  \
+    "%57, %58, %59, %60, %61, %62, %63"
+
+/* d [64 x 128] (+)= a [64 x 16] b [128 x 16]^T, both in shared memory. */
+#define SM90_WGMMA_SS(TYPE)                                                   \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"                 \
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32." TYPE "." TYPE \
+                 " {" SM90_D64_TEXT "}, %64, %65, p, 1, 1, 0, 0;\n}\n"        \
+                 : SM90_D32(d, 0), SM90_D32(d, 32)                            \
+                 : "l"(a), "l"(b), "r"(add))
+
+static __device__ __forceinline__ void
+wgmma_ss(float (&d)[64], uint64_t a, uint64_t b, int add, __nv_bfloat16)
+{
+    SM90_WGMMA_SS("bf16");
+}
+
+static __device__ __forceinline__ void
+wgmma_ss(float (&d)[64], uint64_t a, uint64_t b, int add, __half)
+{
+    SM90_WGMMA_SS("f16");
+}
+
+/* d [64 x 128 or 64] += a [64 x 16] b [16 x 128 or 64]: a in registers, b with
+ * its columns contiguous. */
+#define SM90_WGMMA_RS_128(TYPE)                                               \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32." TYPE "." TYPE \
+                 " {" SM90_D64_TEXT "}, {%64, %65, %66, %67}, %68, 1, 1, 1, " \
+                 "1;\n" : SM90_D32(d, 0), SM90_D32(d, 32)                     \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+#define SM90_WGMMA_RS_64(TYPE)                                                \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPE "." TYPE  \
+                 " {" SM90_D32_TEXT "}, {%32, %33, %34, %35}, %36, 1, 1, 1, " \
+                 "1;\n" : SM90_D32(d, 0)                                      \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+
+static __device__ __forceinline__ void
+wgmma_rs(float (&d)[64], const unsigned int *a, uint64_t b, __nv_bfloat16)
+{
+    SM90_WGMMA_RS_128("bf16");
+}
+
+static __device__ __forceinline__ void
+wgmma_rs(float (&d)[64], const unsigned int *a, uint64_t b, __half)
+{
+    SM90_WGMMA_RS_128("f16");
+}
+
+static __device__ __forceinline__ void
+wgmma_rs(float (&d)[32], const unsigned int *a, uint64_t b, __nv_bfloat16)
+{
+    SM90_WGMMA_RS_64("bf16");
+}
+
+static __device__ __forceinline__ void
+wgmma_rs(float (&d)[32], const unsigned int *a, uint64_t b, __half)
+{
+    SM90_WGMMA_RS_64("f16");
+}
+
+#endif /* SM90_CODE */
+
+#endif
