@@ -35,10 +35,10 @@ smem_u32(const void *p)
 /* ---- mbarrier: phases alternate 0, 1, 0 ..; wait(parity) returns once the
  * phase of that parity has completed. */
 static __device__ __forceinline__ void
-barrier_init(uint64_t *bar, unsigned int arrivals)
+barrier_init(uint64_t *barrier, unsigned int arrivals)
 {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n"
-                 :: "r"(smem_u32(bar)), "r"(arrivals) : "memory");
+                 :: "r"(smem_u32(barrier)), "r"(arrivals) : "memory");
 }
 
 static __device__ __forceinline__ void
@@ -48,21 +48,21 @@ barrier_init_fence(void)
 }
 
 static __device__ __forceinline__ void
-barrier_arrive(uint64_t *bar)
+barrier_arrive(uint64_t *barrier)
 {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n"
-                 :: "r"(smem_u32(bar)) : "memory");
+                 :: "r"(smem_u32(barrier)) : "memory");
 }
 
 static __device__ __forceinline__ void
-barrier_arrive_expect(uint64_t *bar, unsigned int bytes)
+barrier_arrive_expect(uint64_t *barrier, unsigned int bytes)
 {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n"
-                 :: "r"(smem_u32(bar)), "r"(bytes) : "memory");
+                 :: "r"(smem_u32(barrier)), "r"(bytes) : "memory");
 }
 
 static __device__ __forceinline__ void
-barrier_wait(uint64_t *bar, unsigned int parity)
+barrier_wait(uint64_t *barrier, unsigned int parity)
 {
     asm volatile("{\n"
                  ".reg .pred done;\n"
@@ -71,17 +71,17 @@ barrier_wait(uint64_t *bar, unsigned int parity)
                  "@done bra.uni ready;\n"
                  "bra.uni again;\n"
                  "ready:\n"
-                 "}\n" :: "r"(smem_u32(bar)), "r"(parity) : "memory");
+                 "}\n" :: "r"(smem_u32(barrier)), "r"(parity) : "memory");
 }
 
-/* ---- TMA: one box of a 2-D map into shared memory; its bytes count for bar */
+/* ---- TMA: one box of a 2-D map into shared memory; its bytes count for barrier */
 static __device__ __forceinline__ void
-tma_load_2d(void *dst, const CUtensorMap *map, int col, int row, uint64_t *bar)
+tma_load_2d(void *dst, const CUtensorMap *map, int col, int row, uint64_t *barrier)
 {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile"
                  ".mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];\n"
                  :: "r"(smem_u32(dst)), "l"(map), "r"(col), "r"(row),
-                    "r"(smem_u32(bar)) : "memory");
+                    "r"(smem_u32(barrier)) : "memory");
 }
 
 static __device__ __forceinline__ void
