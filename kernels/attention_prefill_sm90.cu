@@ -113,6 +113,15 @@ load_query(const struct attention_params &p, const struct attention_item &item,
     async_proxy_fence();
 }
 
+template <int N> static __device__ __forceinline__ void
+clear(float (&r)[N])
+{
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        r[i] = 0.0f;
+    }
+}
+
 /* s = Q K^T of one warpgroup's 64 rows; issued, not waited for. */
 template <typename T, int HD> static __device__ __forceinline__ void
 issue_scores(float (&s)[KEYS / 2], const unsigned short *q,
@@ -317,14 +326,8 @@ consume(const struct attention_params &p, const struct attention_item &item,
     unsigned int  prob[KEYS / 4];
     struct pipe   k_at = { 0, 0 }, v_at = { 0, 0 };
 
-#pragma unroll
-    for (int i = 0; i < HD / 2; i++) {
-        o[i] = 0.0f;
-    }
-#pragma unroll
-    for (int i = 0; i < KEYS / 2; i++) {
-        s[i] = 0.0f;
-    }
+    clear(o);
+    clear(s);
     load_query<HD>(p, item, head, smem->q);
     named_sync(BAR_CONSUMERS, CONSUMERS);
     if (group == 1) {
