@@ -16,6 +16,7 @@
  *     _error.c      JSON errors, ours and nginx's own (filters)
  *     _health.c     llm_health
  *     _variables.c  $llm_*
+ *     _key.c        the API key of a request and its id
  *
  * Everything runs in nginx's one thread per process.
  */
@@ -45,6 +46,7 @@
 #define NGX_HTTP_LLM_OWNER_TIMEOUT      1000     /* ms, attach and release */
 #define NGX_HTTP_LLM_OWNER_BYTES        64       /* read from one at a time */
 #define NGX_HTTP_LLM_NO_SLOT            ((uint32_t) -1)
+#define NGX_HTTP_LLM_KEY_ID_LEN         16       /* hex digits */
 
 #define NGX_HTTP_LLM_HEALTH_OFF         0
 #define NGX_HTTP_LLM_HEALTH_LIVE        1
@@ -87,6 +89,7 @@ typedef struct {
     ngx_msec_t                 engine_timeout;
     ngx_int_t                  queue;
     ngx_array_t                passes;       /* loc confs that name an engine */
+    ngx_str_t                  key_salt;
 } ngx_http_llm_main_conf_t;
 
 
@@ -248,6 +251,7 @@ void *ngx_http_llm_create_loc_conf(ngx_conf_t *cf);
 char *ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child);
 char *ngx_http_llm_engine(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_llm_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_llm_key_salt(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_llm_endpoint(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_llm_health(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 ngx_int_t ngx_http_llm_resolve_passes(ngx_conf_t *cf);
@@ -292,6 +296,8 @@ void ngx_http_llm_session_fail_requests(ngx_http_llm_session_t *s);
 /* _handler.c */
 
 ngx_int_t ngx_http_llm_handler(ngx_http_request_t *r);
+ngx_table_elt_t *ngx_http_llm_find_header(ngx_http_request_t *r,
+    const char *name, size_t len);
 
 /* _output.c */
 
@@ -318,6 +324,11 @@ ngx_int_t ngx_http_llm_health_handler(ngx_http_request_t *r);
 /* _variables.c */
 
 ngx_int_t ngx_http_llm_add_variables(ngx_conf_t *cf);
+
+/* _key.c */
+
+ngx_int_t ngx_http_llm_key(ngx_http_request_t *r, ngx_str_t *key);
+ngx_int_t ngx_http_llm_key_id(ngx_http_request_t *r, u_char *id);
 
 
 #endif /* _NGX_HTTP_LLM_H_INCLUDED_ */

@@ -513,6 +513,31 @@ ngx_http_llm_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 }
 
 
+/* an empty salt would be none, which is a mistake rather than a wish */
+
+char *
+ngx_http_llm_key_salt(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_llm_main_conf_t *mcf = conf;
+
+    ngx_str_t  *value;
+
+    if (mcf->key_salt.len) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (value[1].len == 0) {
+        return "must not be empty";
+    }
+
+    mcf->key_salt = value[1];
+
+    return NGX_CONF_OK;
+}
+
+
 char *
 ngx_http_llm_endpoint(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {

@@ -23,6 +23,11 @@ static ngx_int_t ngx_http_llm_header_filter(ngx_http_request_t *r);
 static ngx_int_t ngx_http_llm_body_filter(ngx_http_request_t *r,
     ngx_chain_t *in);
 static ngx_uint_t ngx_http_llm_error_page_is_ours(ngx_http_request_t *r);
+static void ngx_http_llm_error_of_nginx(ngx_http_request_t *r,
+    ngx_http_llm_error_t *error);
+static ngx_uint_t ngx_http_llm_error_status(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_llm_has_header(ngx_http_request_t *r,
+    const char *name);
 static ngx_int_t ngx_http_llm_error_headers(ngx_http_request_t *r,
     ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_error_body(ngx_http_request_t *r,
@@ -46,13 +51,19 @@ static ngx_http_llm_status_t  ngx_http_llm_statuses[] = {
     { 413, "request_too_large", "The request body is too large." },
     { 414, "uri_too_long", "The URI is too long." },
     { 415, "unsupported_media_type", "This Content-Type is not supported." },
+    { 416, "range_not_satisfiable", "This range does not exist." },
+    { 421, "misdirected_request", "This connection is for another host." },
     { 429, "rate_limit_exceeded", "Too many requests." },
     { 431, "headers_too_large", "The request headers are too large." },
+    { 494, "headers_too_large", "The request headers are too large." },
+    { 497, "https_required", "This port speaks HTTPS, not plain HTTP." },
     { 500, "internal_error", "Something went wrong in the server." },
     { 501, "not_implemented", "This is not supported." },
     { 502, "bad_gateway", "The engine gave no valid answer." },
     { 503, "unavailable", "The service is not available now." },
     { 504, "timeout", "The engine has not answered in time." },
+    { 505, "http_version_not_supported", "This HTTP version is unknown." },
+    { 507, "insufficient_storage", "The server has no room left." },
     { 0, NULL, NULL }
 };
 
@@ -100,7 +111,6 @@ ngx_http_llm_error_type(ngx_uint_t status)
 static ngx_int_t
 ngx_http_llm_header_filter(ngx_http_request_t *r)
 {
-    ngx_uint_t                i;
     ngx_http_llm_ctx_t       *ctx;
     ngx_http_llm_error_t     *error;
     ngx_http_llm_loc_conf_t  *llcf;
@@ -137,28 +147,7 @@ ngx_http_llm_header_filter(ngx_http_request_t *r)
     error = &ctx->error;
 
     if (error->status != r->headers_out.status) {
-        ngx_memzero(error, sizeof(ngx_http_llm_error_t));
-
-        error->status = r->headers_out.status;
-        error->code = NULL;
-        ngx_str_set(&error->message, "The request was refused.");
-
-        for (i = 0; ngx_http_llm_statuses[i].status; i++) {
-
-            if (ngx_http_llm_statuses[i].status == error->status) {
-                error->code = ngx_http_llm_statuses[i].code;
-                error->message.data = (u_char *)
-                                      ngx_http_llm_statuses[i].message;
-                error->message.len = ngx_strlen(error->message.data);
-                break;
-            }
-        }
-
-        if (error->status == NGX_HTTP_TOO_MANY_REQUESTS
-            || error->status == NGX_HTTP_SERVICE_UNAVAILABLE)
-        {
-            error->retry_after = 1;
-        }
+        ngx_http_llm_error_of_nginx(r, error);
 
         if (ngx_http_llm_error_headers(r, ctx) != NGX_OK) {
             return NGX_ERROR;
@@ -181,23 +170,117 @@ ngx_http_llm_header_filter(ngx_http_request_t *r)
 
 
 /*
- * nginx's special page: it has set err_status and "text/html", and it is
- * neither a page of error_page's nor something an upstream has said.
+ * nginx's special page: ngx_http_special_response_handler() has set err_status,
+ * expect_tested, and "text/html" or, where nginx has no page, nothing at all.
+ * What a location answers for error_page has err_status too, but expect_tested
+ * only if it was sent "Expect: 100-continue", and then its type lies elsewhere.
  */
 
 static ngx_uint_t
 ngx_http_llm_error_page_is_ours(ngx_http_request_t *r)
 {
-    return r == r->main
-           && r->headers_out.status >= NGX_HTTP_BAD_REQUEST
-           && r->err_status
-           && r->headers_out.last_modified_time == -1
-           && r->headers_out.content_type.len == sizeof("text/html") - 1
-           && r->headers_out.content_type_lowcase == NULL
+    ngx_str_t                 *type;
+    ngx_http_upstream_t       *u;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    if (r != r->main
+        || r->headers_out.status < NGX_HTTP_BAD_REQUEST
+        || r->err_status == 0
+        || !r->expect_tested
+        || r->headers_out.last_modified_time != -1
+        || r->headers_out.content_type_lowcase != NULL)
+    {
+        return 0;
+    }
+
+    type = &r->headers_out.content_type;
+
+    if (type->len == 0) {
+        return r->headers_out.content_length_n == 0;
+    }
+
+    clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
+    u = r->upstream;
+
+    if (type->data == clcf->default_type.data
+        || (u && u->headers_in.content_type
+            && type->data == u->headers_in.content_type->value.data))
+    {
+        return 0;
+    }
+
+    return type->len == sizeof("text/html") - 1
            && r->headers_out.content_length_n > 0
-           && ngx_strncmp(r->headers_out.content_type.data, "text/html",
-                          sizeof("text/html") - 1)
-              == 0;
+           && ngx_strncmp(type->data, "text/html", type->len) == 0;
+}
+
+
+static void
+ngx_http_llm_error_of_nginx(ngx_http_request_t *r, ngx_http_llm_error_t *error)
+{
+    ngx_str_t               key;
+    ngx_uint_t              status;
+    ngx_http_llm_status_t  *s;
+
+    ngx_memzero(error, sizeof(ngx_http_llm_error_t));
+
+    error->status = r->headers_out.status;
+    ngx_str_set(&error->message, "The request was refused.");
+
+    status = ngx_http_llm_error_status(r);
+
+    for (s = ngx_http_llm_statuses; s->status; s++) {
+
+        if (s->status == status) {
+            error->code = s->code;
+            error->message.data = (u_char *) s->message;
+            error->message.len = ngx_strlen(s->message);
+            break;
+        }
+    }
+
+    if (status == NGX_HTTP_UNAUTHORIZED
+        && ngx_http_llm_key(r, &key) == NGX_OK)
+    {
+        ngx_str_set(&error->message, "The API key is not valid.");
+    }
+
+    if (status == NGX_HTTP_TOO_MANY_REQUESTS
+        || status == NGX_HTTP_SERVICE_UNAVAILABLE)
+    {
+        error->retry_after = 1;
+    }
+}
+
+
+/*
+ * nginx says 400 to the client where it means 494 or 497.  Of all 400s only
+ * 494 keeps lingering_close, and it comes when the buffers are full.
+ */
+
+static ngx_uint_t
+ngx_http_llm_error_status(ngx_http_request_t *r)
+{
+    if (r->headers_out.status != NGX_HTTP_BAD_REQUEST) {
+        return r->headers_out.status;
+    }
+
+#if (NGX_HTTP_SSL)
+
+    if (r->http_connection->ssl && r->connection->ssl == NULL) {
+        return NGX_HTTP_TO_HTTPS;
+    }
+
+#endif
+
+    if (r->http_version < NGX_HTTP_VERSION_20
+        && (r->lingering_close
+            || (r->header_in && r->header_in->pos == r->header_in->end)))
+    {
+        return NGX_HTTP_REQUEST_HEADER_TOO_LARGE;
+    }
+
+    return NGX_HTTP_BAD_REQUEST;
 }
 
 
@@ -207,7 +290,7 @@ ngx_http_llm_error_headers(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     u_char     *p;
     ngx_str_t   value;
 
-    if (ctx->error.retry_after) {
+    if (ctx->error.retry_after && !ngx_http_llm_has_header(r, "Retry-After")) {
         p = ngx_pnalloc(r->pool, NGX_INT_T_LEN);
         if (p == NULL) {
             return NGX_ERROR;
@@ -232,6 +315,41 @@ ngx_http_llm_error_headers(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
     }
 
     return NGX_OK;
+}
+
+
+static ngx_uint_t
+ngx_http_llm_has_header(ngx_http_request_t *r, const char *name)
+{
+    size_t            len;
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    len = ngx_strlen(name);
+    part = &r->headers_out.headers.part;
+    h = part->elts;
+
+    for (i = 0; /* void */; i++) {
+
+        if (i >= part->nelts) {
+
+            if (part->next == NULL) {
+                return 0;
+            }
+
+            part = part->next;
+            h = part->elts;
+            i = 0;
+        }
+
+        if (h[i].hash
+            && h[i].key.len == len
+            && ngx_strncasecmp(h[i].key.data, (u_char *) name, len) == 0)
+        {
+            return 1;
+        }
+    }
 }
 
 

@@ -19,8 +19,6 @@ static ngx_int_t ngx_http_llm_select_route(ngx_http_llm_ctx_t *ctx,
 static ngx_int_t ngx_http_llm_check_body(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_check_type(ngx_str_t *type);
 static ngx_int_t ngx_http_llm_set_request_id(ngx_http_llm_ctx_t *ctx);
-static ngx_table_elt_t *ngx_http_llm_find_header(ngx_http_request_t *r,
-    const char *name, size_t len);
 static void ngx_http_llm_body_handler(ngx_http_request_t *r);
 static ngx_int_t ngx_http_llm_watch_client(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_timeout_handler(ngx_event_t *ev);
@@ -397,7 +395,7 @@ ngx_http_llm_set_request_id(ngx_http_llm_ctx_t *ctx)
 }
 
 
-static ngx_table_elt_t *
+ngx_table_elt_t *
 ngx_http_llm_find_header(ngx_http_request_t *r, const char *name, size_t len)
 {
     ngx_uint_t        i;

@@ -258,6 +258,7 @@ ngx_http_llm_request_push_chunk(ngx_http_llm_ctx_t *ctx)
 static ngx_int_t
 ngx_http_llm_request_meta(ngx_http_llm_ctx_t *ctx, uint8_t *buf, uint32_t *len)
 {
+    u_char               key_id[NGX_HTTP_LLM_KEY_ID_LEN];
     struct llm_bytes     value;
     ngx_http_request_t  *r;
 
@@ -280,6 +281,18 @@ ngx_http_llm_request_meta(ngx_http_llm_ctx_t *ctx, uint8_t *buf, uint32_t *len)
 
         if (llm_wire_encode_meta(buf, LLM_META_BYTES_MAX, len,
                                  LLM_META_MODEL, value)
+            != LLM_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    if (ngx_http_llm_key_id(r, key_id) == NGX_OK) {
+        value.data = key_id;
+        value.len = NGX_HTTP_LLM_KEY_ID_LEN;
+
+        if (llm_wire_encode_meta(buf, LLM_META_BYTES_MAX, len,
+                                 LLM_META_KEY_ID, value)
             != LLM_OK)
         {
             return NGX_ERROR;

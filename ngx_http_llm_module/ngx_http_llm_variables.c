@@ -1,13 +1,16 @@
 
 /*
- * ngx_http_llm_variables.c - $llm_*: what one request was and what it cost,
- * for log_format.  Numbers come with the engine's END; until then, and for
- * what a request never reached, a variable is not found ("-" in a log).
+ * ngx_http_llm_variables.c - $llm_*: who asks, what one request was and what
+ * it cost.  Numbers come with the engine's END; until then, and for what a
+ * request never reached, a variable is not found ("-" in a log).
  */
 
 
 #include "ngx_http_llm.h"
 
+
+#define NGX_HTTP_LLM_VAR_KEY         0
+#define NGX_HTTP_LLM_VAR_KEY_ID      1
 
 #define NGX_HTTP_LLM_VAR_PROMPT      0
 #define NGX_HTTP_LLM_VAR_CACHED      1
@@ -24,6 +27,8 @@
 #define NGX_HTTP_LLM_VAR_STREAM      4
 
 
+static ngx_int_t ngx_http_llm_key_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_http_llm_text_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_http_llm_tokens_variable(ngx_http_request_t *r,
@@ -33,6 +38,12 @@ static ngx_int_t ngx_http_llm_time_variable(ngx_http_request_t *r,
 
 
 static ngx_http_variable_t  ngx_http_llm_vars[] = {
+
+    { ngx_string("llm_key"), NULL, ngx_http_llm_key_variable,
+      NGX_HTTP_LLM_VAR_KEY, 0, 0 },
+
+    { ngx_string("llm_key_id"), NULL, ngx_http_llm_key_variable,
+      NGX_HTTP_LLM_VAR_KEY_ID, 0, 0 },
 
     { ngx_string("llm_engine"), NULL, ngx_http_llm_text_variable,
       NGX_HTTP_LLM_VAR_ENGINE, NGX_HTTP_VAR_NOCACHEABLE, 0 },
@@ -69,6 +80,43 @@ static ngx_http_variable_t  ngx_http_llm_vars[] = {
 
       ngx_http_null_variable
 };
+
+
+/* from the headers alone: good in every phase and location, and cacheable */
+
+static ngx_int_t
+ngx_http_llm_key_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_int_t  rc;
+    ngx_str_t  s;
+
+    if (data == NGX_HTTP_LLM_VAR_KEY) {
+        rc = ngx_http_llm_key(r, &s);
+
+    } else {
+        s.len = NGX_HTTP_LLM_KEY_ID_LEN;
+        s.data = ngx_pnalloc(r->pool, s.len);
+        if (s.data == NULL) {
+            return NGX_ERROR;
+        }
+
+        rc = ngx_http_llm_key_id(r, s.data);
+    }
+
+    if (rc != NGX_OK) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    v->data = s.data;
+    v->len = s.len;
+    v->valid = 1;
+    v->no_cacheable = 0;
+    v->not_found = 0;
+
+    return NGX_OK;
+}
 
 
 static ngx_int_t
