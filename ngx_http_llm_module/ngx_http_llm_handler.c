@@ -13,6 +13,7 @@
 
 static ngx_http_llm_ctx_t *ngx_http_llm_create_ctx(ngx_http_request_t *r);
 static void ngx_http_llm_cleanup(void *data);
+static ngx_int_t ngx_http_llm_check_engines(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_select_engine(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_select_route(ngx_http_llm_ctx_t *ctx,
     struct llm_route_match *match);
@@ -28,18 +29,12 @@ ngx_int_t
 ngx_http_llm_handler(ngx_http_request_t *r)
 {
     ngx_int_t                rc;
-    const char              *trouble;
     ngx_http_llm_ctx_t      *ctx;
     struct llm_route_match   match;
 
     ctx = ngx_http_llm_create_ctx(r);
     if (ctx == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    rc = ngx_http_llm_select_engine(ctx);
-    if (rc != NGX_OK) {
-        return rc;
     }
 
     rc = ngx_http_llm_select_route(ctx, &match);
@@ -54,15 +49,9 @@ ngx_http_llm_handler(ngx_http_request_t *r)
         }
     }
 
-    trouble = ngx_http_llm_session_trouble(ctx->session);
-
-    if (trouble) {
-        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
-                      "engine \"%V\" is %s", &ctx->engine->name, trouble);
-
-        return ngx_http_llm_error(ctx, NGX_HTTP_SERVICE_UNAVAILABLE,
-                                  "engine_unavailable",
-                                  "The engine is not available now.");
+    rc = ngx_http_llm_check_engines(ctx);
+    if (rc != NGX_OK) {
+        return rc;
     }
 
     ctx->send_body = match.json_body;
@@ -140,9 +129,80 @@ ngx_http_llm_cleanup(void *data)
 }
 
 
+/*
+ * Before the body is read: which engine will serve may depend on it, so this
+ * refuses only what none of those that can be chosen could take.
+ */
+
+static ngx_int_t
+ngx_http_llm_check_engines(ngx_http_llm_ctx_t *ctx)
+{
+    uint64_t                    body_max;
+    ngx_uint_t                  i, n, up;
+    const char                 *trouble;
+    ngx_http_request_t         *r;
+    ngx_http_llm_engine_t     **enginep;
+    ngx_http_llm_session_t     *s;
+    ngx_http_llm_loc_conf_t    *llcf;
+    ngx_http_llm_main_conf_t   *mcf;
+
+    r = ctx->request;
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
+    mcf = ngx_http_get_module_main_conf(r, ngx_http_llm_module);
+
+    enginep = mcf->engines.elts;
+    n = mcf->engines.nelts;
+
+    if (llcf->engine) {
+        enginep = &llcf->engine;
+        n = 1;
+    }
+
+    up = 0;
+    body_max = 0;
+    trouble = "not defined";
+
+    for (i = 0; i < n; i++) {
+        s = enginep[i]->session;
+        trouble = ngx_http_llm_session_trouble(s);
+
+        if (trouble == NULL) {
+            up = 1;
+            body_max = ngx_max(body_max, s->state == NGX_HTTP_LLM_UP
+                                         ? s->body_max : (uint64_t) -1);
+        }
+    }
+
+    if (!up) {
+        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
+                      "engine \"%V\" is %s",
+                      n ? &enginep[n - 1]->name : &llcf->pass_name, trouble);
+
+        ctx->session = n ? enginep[0]->session : NULL;
+
+        return ngx_http_llm_error(ctx, NGX_HTTP_SERVICE_UNAVAILABLE,
+                                  "engine_unavailable",
+                                  "The engine is not available now.");
+    }
+
+    if (r->headers_in.content_length_n > 0
+        && (uint64_t) r->headers_in.content_length_n > body_max)
+    {
+        return ngx_http_llm_error(ctx, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
+                                  "request_too_large",
+                                  "The request body is too large.");
+    }
+
+    return NGX_OK;
+}
+
+
+/* when the body is there: its "model" may decide */
+
 static ngx_int_t
 ngx_http_llm_select_engine(ngx_http_llm_ctx_t *ctx)
 {
+    const char                *trouble;
     ngx_str_t                  name;
     ngx_http_request_t        *r;
     ngx_http_llm_loc_conf_t   *llcf;
@@ -173,6 +233,25 @@ ngx_http_llm_select_engine(ngx_http_llm_ctx_t *ctx)
     }
 
     ctx->session = ctx->engine->session;
+
+    trouble = ngx_http_llm_session_trouble(ctx->session);
+
+    if (trouble) {
+        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
+                      "engine \"%V\" is %s", &ctx->engine->name, trouble);
+
+        return ngx_http_llm_error(ctx, NGX_HTTP_SERVICE_UNAVAILABLE,
+                                  "engine_unavailable",
+                                  "The engine is not available now.");
+    }
+
+    if (ctx->session->state == NGX_HTTP_LLM_UP
+        && (uint64_t) ctx->body_size > ctx->session->body_max)
+    {
+        return ngx_http_llm_error(ctx, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
+                                  "request_too_large",
+                                  "The request body is too large.");
+    }
 
     return NGX_OK;
 }
@@ -238,7 +317,7 @@ ngx_http_llm_select_route(ngx_http_llm_ctx_t *ctx,
 }
 
 
-/* type, encoding and size, from the headers alone */
+/* type and encoding, from the headers alone */
 
 static ngx_int_t
 ngx_http_llm_check_body(ngx_http_llm_ctx_t *ctx)
@@ -268,16 +347,6 @@ ngx_http_llm_check_body(ngx_http_llm_ctx_t *ctx)
         return ngx_http_llm_error(ctx, NGX_HTTP_UNSUPPORTED_MEDIA_TYPE,
                                   "unsupported_encoding",
                                   "The request body must not be compressed.");
-    }
-
-    if (ctx->session
-        && ctx->session->state == NGX_HTTP_LLM_UP
-        && r->headers_in.content_length_n > 0
-        && (uint64_t) r->headers_in.content_length_n > ctx->session->body_max)
-    {
-        return ngx_http_llm_error(ctx, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
-                                  "request_too_large",
-                                  "The request body is too large.");
     }
 
     return NGX_OK;
@@ -432,6 +501,7 @@ ngx_http_llm_find_header(ngx_http_request_t *r, const char *name, size_t len)
 static void
 ngx_http_llm_body_handler(ngx_http_request_t *r)
 {
+    ngx_int_t                 rc;
     ngx_chain_t              *cl;
     ngx_http_llm_ctx_t       *ctx;
     ngx_http_llm_loc_conf_t  *llcf;
@@ -445,6 +515,12 @@ ngx_http_llm_body_handler(ngx_http_request_t *r)
         for (cl = ctx->in; cl; cl = cl->next) {
             ctx->body_size += ngx_buf_size(cl->buf);
         }
+    }
+
+    rc = ngx_http_llm_select_engine(ctx);
+    if (rc != NGX_OK) {
+        ngx_http_finalize_request(r, rc);
+        return;
     }
 
     if (ngx_http_llm_watch_client(ctx) != NGX_OK) {
