@@ -137,7 +137,7 @@ ngx_http_llm_cleanup(void *data)
 static ngx_int_t
 ngx_http_llm_check_engines(ngx_http_llm_ctx_t *ctx)
 {
-    uint64_t                    body_max;
+    uint64_t                    body_max, max;
     ngx_uint_t                  i, n, up;
     const char                 *trouble;
     ngx_http_request_t         *r;
@@ -168,8 +168,8 @@ ngx_http_llm_check_engines(ngx_http_llm_ctx_t *ctx)
 
         if (trouble == NULL) {
             up = 1;
-            body_max = ngx_max(body_max, s->state == NGX_HTTP_LLM_UP
-                                         ? s->body_max : (uint64_t) -1);
+            max = (s->state == NGX_HTTP_LLM_UP) ? s->body_max : UINT64_MAX;
+            body_max = ngx_max(body_max, max);
         }
     }
 

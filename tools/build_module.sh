@@ -32,7 +32,7 @@ if [ -e conf_flags ]; then
     flags=(--with-cc-opt="-g -O2 -fPIC" --with-ld-opt=-fPIC "${NGX_CONF_FLAGS[@]}")
 fi
 
-stamp="$PWD $(sha1sum < src/core/nginx.h) $(sha1sum < "$root/config")"
+stamp="$PWD $root $(sha1sum < src/core/nginx.h) $(sha1sum < "$root/config")"
 if [ ! -e "$build/Makefile" ] || [ "$(cat "$build/stamp" 2>/dev/null)" != "$stamp" ]; then
     rm -rf "${build:?}"/*
     if ! $configure "${flags[@]}" --add-dynamic-module="$root" --builddir="$build" \
