@@ -59,9 +59,9 @@ static ngx_http_llm_status_t  ngx_http_llm_statuses[] = {
     { 497, "https_required", "This port speaks HTTPS, not plain HTTP." },
     { 500, "internal_error", "Something went wrong in the server." },
     { 501, "not_implemented", "This is not supported." },
-    { 502, "bad_gateway", "The engine gave no valid answer." },
+    { 502, "bad_gateway", "The upstream server gave no valid answer." },
     { 503, "unavailable", "The service is not available now." },
-    { 504, "timeout", "The engine has not answered in time." },
+    { 504, "timeout", "The upstream server has not answered in time." },
     { 505, "http_version_not_supported", "This HTTP version is unknown." },
     { 507, "insufficient_storage", "The server has no room left." },
     { 0, NULL, NULL }
@@ -254,8 +254,9 @@ ngx_http_llm_error_of_nginx(ngx_http_request_t *r, ngx_http_llm_error_t *error)
 
 
 /*
- * nginx says 400 to the client where it means 494 or 497.  Of all 400s only
- * 494 keeps lingering_close, and it comes when the buffers are full.
+ * nginx says 400 to the client where it means 494 or 497.  494 comes while the
+ * header is being read, so no phase has begun to write, and it comes when the
+ * buffers are full; no other 400 keeps lingering_close.
  */
 
 static ngx_uint_t
@@ -273,7 +274,7 @@ ngx_http_llm_error_status(ngx_http_request_t *r)
 
 #endif
 
-    if (r->http_version < NGX_HTTP_VERSION_20
+    if (r->write_event_handler == NULL
         && (r->lingering_close
             || (r->header_in && r->header_in->pos == r->header_in->end)))
     {
