@@ -13,6 +13,7 @@
  *     _request.c    slots, submission, cancel, records     -> wire/, _output.c
  *     _channel.c    one session per worker and engine      -> _request.c
  *     _output.c     records to the client, slow readers
+ *     _client.c     a client that leaves: cancel, wait for END, let go
  *     _error.c      JSON errors, ours and nginx's own (filters)
  *     _health.c     llm_health
  *     _variables.c  $llm_*
@@ -45,6 +46,7 @@
 #define NGX_HTTP_LLM_EXEC_TIMEOUT       2000     /* ms, init_module waits */
 #define NGX_HTTP_LLM_OWNER_TIMEOUT      1000     /* ms, attach and release */
 #define NGX_HTTP_LLM_OWNER_BYTES        64       /* read from one at a time */
+#define NGX_HTTP_LLM_END_TIMEOUT        1000     /* ms, from CANCEL to END */
 #define NGX_HTTP_LLM_NO_SLOT            ((uint32_t) -1)
 #define NGX_HTTP_LLM_KEY_ID_LEN         16       /* hex digits */
 
@@ -188,6 +190,13 @@ typedef struct {
 } ngx_http_llm_error_t;
 
 
+typedef struct {
+    ngx_uint_t                 status;       /* 0: nothing is lost */
+    const char                *code;
+    const char                *message;
+} ngx_http_llm_lost_t;
+
+
 struct ngx_http_llm_ctx_s {
     ngx_http_request_t        *request;
     ngx_http_llm_session_t    *session;
@@ -224,6 +233,7 @@ struct ngx_http_llm_ctx_s {
     ngx_uint_t                 finish;           /* enum llm_finish */
 
     ngx_http_llm_error_t       error;
+    ngx_http_llm_lost_t        lost;             /* said when END is there */
 
     unsigned                   is_waiting:1;
     unsigned                   is_touched:1;
@@ -232,6 +242,8 @@ struct ngx_http_llm_ctx_s {
     unsigned                   have_end:1;
     unsigned                   parked:1;         /* WINDOW 0 was sent */
     unsigned                   finalized:1;
+    unsigned                   cancelled:1;      /* CANCEL was sent, or waits */
+    unsigned                   lingering:1;      /* in r->main->blocked */
     unsigned                   json_error:1;     /* filter replaces the body */
     unsigned                   json_error_sent:1;
     unsigned                   send_body:1;
@@ -286,6 +298,8 @@ int64_t ngx_http_llm_now(void);
 
 void ngx_http_llm_request_submit(ngx_http_llm_ctx_t *ctx);
 void ngx_http_llm_request_window(ngx_http_llm_ctx_t *ctx, ngx_uint_t open);
+ngx_int_t ngx_http_llm_request_cancel(ngx_http_llm_ctx_t *ctx,
+    ngx_uint_t finish);
 void ngx_http_llm_request_detach(ngx_http_llm_ctx_t *ctx, ngx_uint_t finish);
 void ngx_http_llm_request_publish(ngx_http_llm_session_t *s);
 void ngx_http_llm_session_push_waiting(ngx_http_llm_session_t *s);
@@ -309,6 +323,15 @@ void ngx_http_llm_output_lost(ngx_http_llm_ctx_t *ctx, ngx_uint_t status,
     const char *code, const char *message);
 ngx_int_t ngx_http_llm_add_header(ngx_http_request_t *r, const char *name,
     ngx_str_t *value);
+
+void ngx_http_llm_output_lost_now(ngx_http_llm_ctx_t *ctx);
+
+/* _client.c */
+
+ngx_int_t ngx_http_llm_client_watch(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_client_cleanup(void *data);
+void ngx_http_llm_client_release(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_client_timeout_handler(ngx_event_t *ev);
 
 /* _error.c */
 

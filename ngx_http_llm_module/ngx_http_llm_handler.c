@@ -12,7 +12,6 @@
 
 
 static ngx_http_llm_ctx_t *ngx_http_llm_create_ctx(ngx_http_request_t *r);
-static void ngx_http_llm_cleanup(void *data);
 static ngx_int_t ngx_http_llm_check_engines(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_select_engine(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_select_route(ngx_http_llm_ctx_t *ctx,
@@ -21,8 +20,6 @@ static ngx_int_t ngx_http_llm_check_body(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_check_type(ngx_str_t *type);
 static ngx_int_t ngx_http_llm_set_request_id(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_body_handler(ngx_http_request_t *r);
-static ngx_int_t ngx_http_llm_watch_client(ngx_http_llm_ctx_t *ctx);
-static void ngx_http_llm_timeout_handler(ngx_event_t *ev);
 
 
 ngx_int_t
@@ -92,7 +89,7 @@ ngx_http_llm_create_ctx(ngx_http_request_t *r)
     ctx->last_pending = &ctx->pending;
     ctx->arrival = ngx_http_llm_now();
 
-    ctx->timer.handler = ngx_http_llm_timeout_handler;
+    ctx->timer.handler = ngx_http_llm_client_timeout_handler;
     ctx->timer.data = ctx;
     ctx->timer.log = r->connection->log;
 
@@ -101,7 +98,7 @@ ngx_http_llm_create_ctx(ngx_http_request_t *r)
         return NULL;
     }
 
-    cln->handler = ngx_http_llm_cleanup;
+    cln->handler = ngx_http_llm_client_cleanup;
     cln->data = ctx;
 
     ngx_http_set_ctx(r, ctx, ngx_http_llm_module);
@@ -111,21 +108,6 @@ ngx_http_llm_create_ctx(ngx_http_request_t *r)
     }
 
     return ctx;
-}
-
-
-/* the single place where a request that dies is cancelled */
-
-static void
-ngx_http_llm_cleanup(void *data)
-{
-    ngx_http_llm_ctx_t *ctx = data;
-
-    ctx->finalized = 1;
-
-    if (ctx->session) {
-        ngx_http_llm_request_detach(ctx, LLM_FINISH_CLIENT_ABORT);
-    }
 }
 
 
@@ -523,7 +505,7 @@ ngx_http_llm_body_handler(ngx_http_request_t *r)
         return;
     }
 
-    if (ngx_http_llm_watch_client(ctx) != NGX_OK) {
+    if (ngx_http_llm_client_watch(ctx) != NGX_OK) {
         ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
         return;
     }
@@ -537,72 +519,4 @@ ngx_http_llm_body_handler(ngx_http_request_t *r)
     ngx_add_timer(&ctx->timer, llcf->read_timeout);
 
     ngx_http_llm_request_submit(ctx);
-}
-
-
-/*
- * A client that half-closes or resets while its body is read has left an edge
- * behind that comes no second time, so the read event is run once.
- */
-
-static ngx_int_t
-ngx_http_llm_watch_client(ngx_http_llm_ctx_t *ctx)
-{
-    ngx_event_t              *rev;
-    ngx_http_request_t       *r;
-    ngx_http_llm_loc_conf_t  *llcf;
-
-    r = ctx->request;
-    rev = r->connection->read;
-    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
-
-    r->write_event_handler = ngx_http_llm_write_handler;
-
-    if (llcf->ignore_client_abort || r->post_action) {
-        r->read_event_handler = ngx_http_block_reading;
-        return NGX_OK;
-    }
-
-    r->read_event_handler = ngx_http_test_reading;
-
-    if (rev->ready) {
-        ngx_post_event(rev, &ngx_posted_events);
-        return NGX_OK;
-    }
-
-    return ngx_handle_read_event(rev, 0);
-}
-
-
-/* llm_read_timeout: nothing has come for this request */
-
-static void
-ngx_http_llm_timeout_handler(ngx_event_t *ev)
-{
-    ngx_connection_t         *c;
-    ngx_http_llm_ctx_t       *ctx;
-    ngx_http_llm_loc_conf_t  *llcf;
-
-    ctx = ev->data;
-    c = ctx->request->connection;
-
-    if (ctx->parked || ctx->busy) {
-
-        /* it is the client who is slow, and send_timeout's business */
-
-        llcf = ngx_http_get_module_loc_conf(ctx->request,
-                                            ngx_http_llm_module);
-        ngx_add_timer(&ctx->timer, llcf->read_timeout);
-        return;
-    }
-
-    ngx_http_set_log_request(c->log, ctx->request);
-
-    ngx_log_error(NGX_LOG_ERR, c->log, NGX_ETIMEDOUT,
-                  "engine \"%V\" timed out", &ctx->engine->name);
-
-    ngx_http_llm_output_lost(ctx, NGX_HTTP_GATEWAY_TIME_OUT, "timeout",
-                             "The engine has not answered in time.");
-
-    ngx_http_run_posted_requests(c);
 }

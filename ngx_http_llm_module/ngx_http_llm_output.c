@@ -123,7 +123,23 @@ ngx_http_llm_output_records(ngx_http_llm_ctx_t *ctx)
 
     r = ctx->request;
 
+    if (ctx->lingering) {
+        if (ctx->have_end) {
+            ngx_http_llm_client_release(ctx);
+        }
+
+        return;
+    }
+
     if (ctx->finalized) {
+        return;
+    }
+
+    if (ctx->lost.status) {
+        if (ctx->have_end) {
+            ngx_http_llm_output_lost_now(ctx);
+        }
+
         return;
     }
 
@@ -303,8 +319,14 @@ ngx_http_llm_output_intercept(ngx_http_llm_ctx_t *ctx)
     for (i = 0; i < clcf->error_pages->nelts; i++) {
 
         if (page[i].status == (ngx_int_t) status) {
-            ngx_http_llm_output_finalize(ctx, LLM_FINISH_CLIENT_ABORT,
-                                         (ngx_int_t) status);
+
+            /* END is right behind, with what this has cost */
+
+            if (ctx->have_end) {
+                ngx_http_llm_output_finalize(ctx, LLM_FINISH_NONE,
+                                             (ngx_int_t) status);
+            }
+
             return NGX_OK;
         }
     }
@@ -485,7 +507,9 @@ ngx_http_llm_output_finalize(ngx_http_llm_ctx_t *ctx, ngx_uint_t finish,
 {
     ctx->finalized = 1;
 
-    ngx_http_llm_request_detach(ctx, finish);
+    /* where nginx ends the request for this, the cleanup waits for END */
+
+    (void) ngx_http_llm_request_cancel(ctx, finish);
     ngx_http_finalize_request(ctx->request, rc);
 }
 
@@ -539,32 +563,55 @@ ngx_http_llm_write_handler(ngx_http_request_t *r)
 
 
 /*
- * The engine is gone, hangs, is late, or could not be given the request.
- * Before the header the client gets the status; in a stream one error event
- * without [DONE], and the connection is closed; in any other answer only the
- * closed connection can tell.
+ * The engine is gone, hangs, is late, or could not be given the request.  An
+ * engine that is well first ends the request, so that its numbers are known.
  */
 
 void
 ngx_http_llm_output_lost(ngx_http_llm_ctx_t *ctx, ngx_uint_t status,
     const char *code, const char *message)
 {
-    u_char               buf[512], *p;
-    ngx_http_request_t  *r;
-
-    r = ctx->request;
-
-    ngx_http_llm_request_detach(ctx, LLM_FINISH_ENGINE_LOST);
-
-    if (ctx->finalized) {
+    if (ctx->finalized || ctx->lost.status) {
         return;
     }
+
+    ctx->lost.status = status;
+    ctx->lost.code = code;
+    ctx->lost.message = message;
+
+    if (ngx_http_llm_request_cancel(ctx, LLM_FINISH_ENGINE_LOST) == NGX_AGAIN)
+    {
+        return;
+    }
+
+    ngx_http_llm_output_lost_now(ctx);
+}
+
+
+/*
+ * Before the header the client gets the status; in a stream one error event
+ * without [DONE], and the connection is closed; in any other answer only the
+ * closed connection can tell.
+ */
+
+void
+ngx_http_llm_output_lost_now(ngx_http_llm_ctx_t *ctx)
+{
+    u_char                buf[512], *p;
+    ngx_http_request_t   *r;
+    ngx_http_llm_lost_t  *lost;
+
+    r = ctx->request;
+    lost = &ctx->lost;
+
+    ngx_http_llm_request_detach(ctx, LLM_FINISH_ENGINE_LOST);
 
     ctx->finalized = 1;
 
     if (!r->header_sent) {
-        ngx_http_finalize_request(r, ngx_http_llm_error(ctx, status, code,
-                                                        message));
+        ngx_http_finalize_request(r, ngx_http_llm_error(ctx, lost->status,
+                                                        lost->code,
+                                                        lost->message));
         return;
     }
 
@@ -579,7 +626,8 @@ ngx_http_llm_output_lost(ngx_http_llm_ctx_t *ctx, ngx_uint_t status,
     p = ngx_slprintf(buf, buf + sizeof(buf), "%sdata: {\"error\":{"
                      "\"message\":\"%s\",\"type\":\"%s\",\"param\":null,"
                      "\"code\":\"%s\"}}\n\n", ctx->at_event ? "" : "\n\n",
-                     message, ngx_http_llm_error_type(status), code);
+                     lost->message, ngx_http_llm_error_type(lost->status),
+                     lost->code);
 
     if (ngx_http_llm_output_append(ctx, buf, p - buf) != NGX_OK) {
         ngx_http_finalize_request(r, NGX_ERROR);

@@ -4,8 +4,9 @@
  * descriptors, its records, and the end.
  *
  * What does not fit now waits in a bounded queue, in order, and goes on when
- * the engine moves sq_head or a slot comes back.  A client that leaves early
- * leaves its slot behind without a context; the engine's END frees it.
+ * the engine moves sq_head or a slot comes back.  What is cancelled keeps its
+ * slot until the engine's END; only who does not wait for END leaves the slot
+ * behind without a context.
  *
  * Records are handled in two passes: copy the bytes of up to 256 of them into
  * their requests, then flush every touched request once.
@@ -606,25 +607,24 @@ ngx_http_llm_request_window(ngx_http_llm_ctx_t *ctx, ngx_uint_t open)
 
 
 /*
- * The one way out for a request whose END has not come: out of all queues,
- * no timer, CANCEL to the engine.  May be called any number of times.
+ * The request shall end: out of all queues, CANCEL to the engine, once.
+ * NGX_AGAIN: the engine is well and END will come, or else ctx->timer; until
+ * then the slot keeps the context, and DATA is dropped.  NGX_DECLINED: there
+ * is nothing to wait for.
  */
 
-void
-ngx_http_llm_request_detach(ngx_http_llm_ctx_t *ctx, ngx_uint_t finish)
+ngx_int_t
+ngx_http_llm_request_cancel(ngx_http_llm_ctx_t *ctx, ngx_uint_t finish)
 {
-    uint32_t                 slot;
     ngx_http_llm_session_t  *s;
 
     s = ctx->session;
 
-    if (ctx->timer.timer_set) {
-        ngx_del_timer(&ctx->timer);
+    if (ctx->slot == NGX_HTTP_LLM_NO_SLOT && !ctx->is_waiting) {
+        return NGX_DECLINED;
     }
 
-    slot = ctx->slot;
-
-    if (slot != NGX_HTTP_LLM_NO_SLOT || ctx->is_waiting) {
+    if (!ctx->cancelled) {
         ctx->finish = finish;
     }
 
@@ -634,29 +634,50 @@ ngx_http_llm_request_detach(ngx_http_llm_ctx_t *ctx, ngx_uint_t finish)
         s->nwaiting--;
     }
 
+    if (ctx->slot == NGX_HTTP_LLM_NO_SLOT || s->state != NGX_HTTP_LLM_UP) {
+        return NGX_DECLINED;
+    }
+
+    if (!ctx->cancelled) {
+        ctx->cancelled = 1;
+
+        ngx_log_error(NGX_LOG_INFO, ctx->request->connection->log, 0,
+                      "llm: cancel request %V: %s", &ctx->request_id,
+                      llm_wire_finish_name((uint32_t) finish));
+
+        ngx_add_timer(&ctx->timer, NGX_HTTP_LLM_END_TIMEOUT);
+
+        ngx_http_llm_slot_cancel(s, ctx->slot, finish);
+        ngx_http_llm_request_publish(s);
+    }
+
+    return s->hung ? NGX_DECLINED : NGX_AGAIN;
+}
+
+
+/*
+ * The one way out for a request whose END has not come and is not waited for:
+ * the slot stays behind without it.  May be called any number of times.
+ */
+
+void
+ngx_http_llm_request_detach(ngx_http_llm_ctx_t *ctx, ngx_uint_t finish)
+{
+    (void) ngx_http_llm_request_cancel(ctx, finish);
+
+    if (ctx->timer.timer_set) {
+        ngx_del_timer(&ctx->timer);
+    }
+
     if (ctx->is_touched) {
         ngx_queue_remove(&ctx->touched);
         ctx->is_touched = 0;
     }
 
-    if (slot == NGX_HTTP_LLM_NO_SLOT) {
-        return;
+    if (ctx->slot != NGX_HTTP_LLM_NO_SLOT) {
+        ctx->session->slots[ctx->slot].ctx = NULL;
+        ctx->slot = NGX_HTTP_LLM_NO_SLOT;
     }
-
-    ctx->slot = NGX_HTTP_LLM_NO_SLOT;
-
-    s->slots[slot].ctx = NULL;
-
-    if (s->state != NGX_HTTP_LLM_UP) {
-        return;
-    }
-
-    ngx_log_error(NGX_LOG_INFO, ctx->request->connection->log, 0,
-                  "llm: cancel request %V: %s",
-                  &ctx->request_id, llm_wire_finish_name((uint32_t) finish));
-
-    ngx_http_llm_slot_cancel(s, slot, finish);
-    ngx_http_llm_request_publish(s);
 }
 
 
@@ -820,7 +841,7 @@ ngx_http_llm_record_data(ngx_http_llm_ctx_t *ctx, struct llm_ring_record *rec)
         return "DATA before HEAD";
     }
 
-    if (rec->len == 0) {
+    if (rec->len == 0 || ctx->cancelled) {
         return NULL;
     }
 
@@ -870,7 +891,10 @@ ngx_http_llm_record_end(ngx_http_llm_session_t *s, uint32_t slot,
     ctx->slot = NGX_HTTP_LLM_NO_SLOT;
     ctx->end = end;
     ctx->have_end = 1;
-    ctx->finish = end.reason;
+
+    if (!ctx->cancelled) {
+        ctx->finish = end.reason;
+    }
 
     if (ctx->is_waiting) {
 
@@ -968,11 +992,20 @@ ngx_http_llm_request_lost(ngx_http_llm_ctx_t *ctx)
 
     ngx_http_set_log_request(c->log, ctx->request);
 
-    ngx_http_llm_output_lost(ctx, NGX_HTTP_SERVICE_UNAVAILABLE,
-                             ctx->submitted ? "engine_lost"
-                                            : "engine_unavailable",
-                             ctx->submitted ? "The engine was lost."
-                                            : "The engine is not answering.");
+    if (ctx->lingering) {
+        ngx_http_llm_client_release(ctx);
+
+    } else if (ctx->lost.status) {
+        ngx_http_llm_output_lost_now(ctx);
+
+    } else {
+        ngx_http_llm_output_lost(ctx, NGX_HTTP_SERVICE_UNAVAILABLE,
+                                 ctx->submitted ? "engine_lost"
+                                                : "engine_unavailable",
+                                 ctx->submitted ? "The engine was lost."
+                                                : "The engine is not "
+                                                  "answering.");
+    }
 
     ngx_http_run_posted_requests(c);
 }
