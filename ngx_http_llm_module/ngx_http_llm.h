@@ -10,8 +10,9 @@
  *     _process.c    owns managed engines: claim, attach, release
  *     _spawn.c      sockets, fork and exec of one supervisor
  *     _handler.c    checks a request, reads its body       -> _request.c
- *     _request.c    slots, submission, cancel, records     -> wire/, _output.c
- *     _channel.c    one session per worker and engine      -> _request.c
+ *     _request.c    slots, submission, cancel, loss        -> wire/
+ *     _record.c     what the engine says, in two passes    -> _output.c
+ *     _channel.c    one session per worker and engine      -> _re*.c
  *     _output.c     records to the client, slow readers
  *     _client.c     a client that leaves: cancel, wait for END, let go
  *     _error.c      JSON errors, ours and nginx's own (filters)
@@ -302,10 +303,14 @@ ngx_int_t ngx_http_llm_request_cancel(ngx_http_llm_ctx_t *ctx,
     ngx_uint_t finish);
 void ngx_http_llm_request_detach(ngx_http_llm_ctx_t *ctx, ngx_uint_t finish);
 void ngx_http_llm_request_publish(ngx_http_llm_session_t *s);
+void ngx_http_llm_slot_free(ngx_http_llm_session_t *s, uint32_t slot);
 void ngx_http_llm_session_push_waiting(ngx_http_llm_session_t *s);
+void ngx_http_llm_session_fail_requests(ngx_http_llm_session_t *s);
+
+/* _record.c */
+
 void ngx_http_llm_session_drain(ngx_http_llm_session_t *s);
 void ngx_http_llm_session_flush(ngx_http_llm_session_t *s);
-void ngx_http_llm_session_fail_requests(ngx_http_llm_session_t *s);
 
 /* _handler.c */
 

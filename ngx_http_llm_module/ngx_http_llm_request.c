@@ -1,15 +1,12 @@
 
 /*
- * ngx_http_llm_request.c - a request's way through the rings: a slot, its
- * descriptors, its records, and the end.
+ * ngx_http_llm_request.c - a request's way into the engine: a slot, its
+ * descriptors, CANCEL, and what becomes of it when the engine is lost.
  *
  * What does not fit now waits in a bounded queue, in order, and goes on when
  * the engine moves sq_head or a slot comes back.  What is cancelled keeps its
  * slot until the engine's END; only who does not wait for END leaves the slot
  * behind without a context.
- *
- * Records are handled in two passes: copy the bytes of up to 256 of them into
- * their requests, then flush every touched request once.
  */
 
 
@@ -24,19 +21,9 @@ static ngx_int_t ngx_http_llm_request_meta(ngx_http_llm_ctx_t *ctx,
 static ngx_int_t ngx_http_llm_request_copy_body(ngx_http_llm_ctx_t *ctx,
     u_char *dst, size_t size);
 static ngx_int_t ngx_http_llm_slot_get(ngx_http_llm_ctx_t *ctx);
-static void ngx_http_llm_slot_free(ngx_http_llm_session_t *s, uint32_t slot);
 static void ngx_http_llm_slot_cancel(ngx_http_llm_session_t *s, uint32_t slot,
     ngx_uint_t finish);
 static void ngx_http_llm_session_push_cancels(ngx_http_llm_session_t *s);
-static const char *ngx_http_llm_record(ngx_http_llm_session_t *s,
-    struct llm_ring_record *rec);
-static const char *ngx_http_llm_record_head(ngx_http_llm_ctx_t *ctx,
-    struct llm_ring_record *rec);
-static const char *ngx_http_llm_record_data(ngx_http_llm_ctx_t *ctx,
-    struct llm_ring_record *rec);
-static const char *ngx_http_llm_record_end(ngx_http_llm_session_t *s,
-    uint32_t slot, struct llm_ring_record *rec);
-static void ngx_http_llm_request_touch(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_request_lost(ngx_http_llm_ctx_t *ctx);
 
 
@@ -398,7 +385,7 @@ ngx_http_llm_slot_get(ngx_http_llm_ctx_t *ctx)
 }
 
 
-static void
+void
 ngx_http_llm_slot_free(ngx_http_llm_session_t *s, uint32_t slot)
 {
     if (s->slots[slot].cancel) {
@@ -677,279 +664,6 @@ ngx_http_llm_request_detach(ngx_http_llm_ctx_t *ctx, ngx_uint_t finish)
     if (ctx->slot != NGX_HTTP_LLM_NO_SLOT) {
         ctx->session->slots[ctx->slot].ctx = NULL;
         ctx->slot = NGX_HTTP_LLM_NO_SLOT;
-    }
-}
-
-
-/* first pass: records into requests; second pass: requests to clients */
-
-void
-ngx_http_llm_session_drain(ngx_http_llm_session_t *s)
-{
-    int                     rc;
-    ssize_t                 n;
-    uint64_t                one;
-    ngx_uint_t              records, asleep;
-    const char             *why;
-    struct llm_ring_record  rec;
-
-    why = NULL;
-    asleep = 0;
-    records = 0;
-
-    llm_ring_cqc_awake(&s->cq);
-
-    while (why == NULL && !asleep && records < NGX_HTTP_LLM_RECORDS_PER_EVENT)
-    {
-        rc = LLM_OK;
-
-        while (records < NGX_HTTP_LLM_RECORDS_PER_EVENT) {
-
-            rc = llm_ring_cqc_next(&s->cq, &rec);
-            if (rc != LLM_OK) {
-                break;
-            }
-
-            why = ngx_http_llm_record(s, &rec);
-            if (why) {
-                break;
-            }
-
-            llm_ring_cqc_pop(&s->cq);
-            records++;
-        }
-
-        if (rc == LLM_ERROR) {
-            why = s->cq.error;
-            break;
-        }
-
-        if (llm_ring_cqc_release(&s->cq)) {
-            one = 1;
-            n = write(s->kick_engine, &one, sizeof(one));
-            (void) n;
-        }
-
-        if (rc == LLM_AGAIN) {
-            asleep = llm_ring_cqc_sleep(&s->cq);
-        }
-    }
-
-    if (why) {
-        ngx_http_llm_session_flush(s);
-        ngx_http_llm_session_fail(s, why);
-        return;
-    }
-
-    if (!asleep) {
-        ngx_post_event(s->kick->read, &ngx_posted_next_events);
-    }
-
-    ngx_http_llm_session_flush(s);
-
-    if (s->state == NGX_HTTP_LLM_UP && (s->nwaiting || s->ncancels)) {
-        ngx_http_llm_session_push_waiting(s);
-    }
-}
-
-
-/* NULL, or how the engine broke the protocol */
-
-static const char *
-ngx_http_llm_record(ngx_http_llm_session_t *s, struct llm_ring_record *rec)
-{
-    uint32_t              slot;
-    const char           *why;
-    ngx_http_llm_ctx_t   *ctx;
-    ngx_http_llm_slot_t  *sl;
-
-    slot = llm_req_slot(rec->req_id);
-
-    if (slot >= s->nslots) {
-        return "record for a slot that does not exist";
-    }
-
-    sl = &s->slots[slot];
-
-    if (!sl->busy || sl->generation != llm_req_generation(rec->req_id)) {
-
-        /* an old one; nothing follows END, but ids are cheap to check */
-
-        return NULL;
-    }
-
-    ctx = sl->ctx;
-
-    if (rec->type == LLM_RECORD_END) {
-        return ngx_http_llm_record_end(s, slot, rec);
-    }
-
-    if (ctx == NULL) {
-        return NULL;
-    }
-
-    switch (rec->type) {
-
-    case LLM_RECORD_HEAD:
-        why = ngx_http_llm_record_head(ctx, rec);
-        break;
-
-    case LLM_RECORD_DATA:
-        why = ngx_http_llm_record_data(ctx, rec);
-        break;
-
-    default:
-
-        /* PROMPT is sent to those only who ask for it */
-
-        why = "record of a type nobody asked for";
-        break;
-    }
-
-    if (why == NULL && sl->ctx == ctx) {
-        ngx_http_llm_request_touch(ctx);
-    }
-
-    return why;
-}
-
-
-static const char *
-ngx_http_llm_record_head(ngx_http_llm_ctx_t *ctx, struct llm_ring_record *rec)
-{
-    const char  *why;
-
-    if (ctx->have_head) {
-        return "second HEAD";
-    }
-
-    if (llm_wire_decode_head(&ctx->head, rec->data, rec->len, &why) != LLM_OK)
-    {
-        return why;
-    }
-
-    ctx->have_head = 1;
-
-    return NULL;
-}
-
-
-static const char *
-ngx_http_llm_record_data(ngx_http_llm_ctx_t *ctx, struct llm_ring_record *rec)
-{
-    if (!ctx->have_head) {
-        return "DATA before HEAD";
-    }
-
-    if (rec->len == 0 || ctx->cancelled) {
-        return NULL;
-    }
-
-    ctx->body_bytes += rec->len;
-
-    if (ctx->head.content_length >= 0
-        && ctx->body_bytes > (uint64_t) ctx->head.content_length)
-    {
-        return "more DATA than HEAD announced";
-    }
-
-    if (ctx->first_data == 0) {
-        ctx->first_data = ngx_http_llm_now();
-    }
-
-    if (ngx_http_llm_output_append(ctx, rec->data, rec->len) != NGX_OK) {
-
-        /* out of memory, or out of patience with a client that never reads */
-
-        ctx->failed = 1;
-    }
-
-    return NULL;
-}
-
-
-static const char *
-ngx_http_llm_record_end(ngx_http_llm_session_t *s, uint32_t slot,
-    struct llm_ring_record *rec)
-{
-    const char          *why;
-    struct llm_end       end;
-    ngx_http_llm_ctx_t  *ctx;
-
-    if (llm_wire_decode_end(&end, rec->data, rec->len, &why) != LLM_OK) {
-        return why;
-    }
-
-    ctx = s->slots[slot].ctx;
-
-    ngx_http_llm_slot_free(s, slot);
-
-    if (ctx == NULL) {
-        return NULL;
-    }
-
-    ctx->slot = NGX_HTTP_LLM_NO_SLOT;
-    ctx->end = end;
-    ctx->have_end = 1;
-
-    if (!ctx->cancelled) {
-        ctx->finish = end.reason;
-    }
-
-    if (ctx->is_waiting) {
-
-        /* the engine knows its answer before it has seen the whole body */
-
-        ngx_queue_remove(&ctx->waiting);
-        ctx->is_waiting = 0;
-        s->nwaiting--;
-    }
-
-    ngx_log_debug4(NGX_LOG_DEBUG_HTTP, ctx->request->connection->log, 0,
-                   "llm: end of request %V: %s, prompt:%uD completion:%uD",
-                   &ctx->request_id, llm_wire_finish_name(end.reason),
-                   end.prompt_tokens, end.completion_tokens);
-
-    ngx_http_llm_request_touch(ctx);
-
-    return NULL;
-}
-
-
-static void
-ngx_http_llm_request_touch(ngx_http_llm_ctx_t *ctx)
-{
-    if (!ctx->is_touched) {
-        ngx_queue_insert_tail(&ctx->session->touched, &ctx->touched);
-        ctx->is_touched = 1;
-    }
-}
-
-
-/* a flush may end its request, and others of the same client with it */
-
-void
-ngx_http_llm_session_flush(ngx_http_llm_session_t *s)
-{
-    ngx_queue_t         *q;
-    ngx_connection_t    *c;
-    ngx_http_llm_ctx_t  *ctx;
-
-    while (!ngx_queue_empty(&s->touched)) {
-
-        q = ngx_queue_head(&s->touched);
-        ctx = ngx_queue_data(q, ngx_http_llm_ctx_t, touched);
-
-        ngx_queue_remove(q);
-        ctx->is_touched = 0;
-
-        c = ctx->request->connection;
-
-        ngx_http_set_log_request(c->log, ctx->request);
-
-        ngx_http_llm_output_records(ctx);
-
-        ngx_http_run_posted_requests(c);
     }
 }
 
