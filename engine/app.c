@@ -305,6 +305,9 @@ app_load(struct app *app, const struct engine_cli *cli, struct err *err)
         .max_model_len = app->model->max_model_len,
         .max_waiting = (int32_t) cli->max_num_queued_reqs,
         .enable_chunked_prefill = cli->enable_chunked_prefill,
+        .async_scheduling = strcmp(cli->async_scheduling, "auto") == 0
+                            ? model_samples(app->model)
+                            : strcmp(cli->async_scheduling, "true") == 0,
         .trace_path = cli->trace,
     };
     if (engine_create(&app->engine, &o, app->model, err) != OK

@@ -48,6 +48,9 @@ const struct option  engine_options_table[] = {
       "sequences that wait; more are answered 503", 1, 1 << 20, NULL },
     { "enable-chunked-prefill", OPTION_BOOL, F(enable_chunked_prefill), "true",
       NULL, "split long prompts over steps", 0, 0, NULL },
+    { "async-scheduling", OPTION_CHOICE, F(async_scheduling), "auto", NULL,
+      "plan a step while the one before it is computed; auto: where the "
+      "device samples", 0, 0, OPTION_AUTO_BOOL },
     { "seed", OPTION_INT, F(seed), "0", "N",
       "seeds the requests that bring no seed; 0: from the system", 0, 1e15,
       NULL },

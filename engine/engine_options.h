@@ -30,6 +30,7 @@ struct engine_cli {
     int64_t             max_num_batched_tokens;
     int64_t             max_num_queued_reqs;
     bool                enable_chunked_prefill;
+    const char         *async_scheduling;     /* "auto", "true" or "false" */
     int64_t             seed;
     /* server */
     const char         *socket;

@@ -8,6 +8,7 @@ unit_dir   = $(patsubst tests/unit/%/,%,$(dir $(1)))
 unit_layer = $(if $(filter wire,$(call unit_dir,$(1))),wire,engine/$(call unit_dir,$(1)))
 
 # Helpers in tests/lib that a test links with.
+EXTRA_tests/unit/core/test_exact.c       := tests/sim/late_backend.c
 EXTRA_tests/unit/core/test_engine.c      := tests/sim/fake_model.c
 EXTRA_tests/unit/core/test_sim.c         := tests/sim/fake_model.c
 EXTRA_tests/unit/wire/test_llm_ring_stress.c := tests/fuzz/fuzz_wire.c engine/base/check.c

@@ -188,6 +188,15 @@ option_find(const struct option *table, const char *name, size_t len)
     return NULL;
 }
 
+/* "--x" and "--no-x" are all it needs. */
+static bool
+option_is_switch(const struct option *o)
+{
+    return o->type == OPTION_BOOL
+           || (o->type == OPTION_CHOICE
+               && strcmp(o->choices, OPTION_AUTO_BOOL) == 0);
+}
+
 /* Applies argv[*i]; advances *i past a separate value. */
 static int
 option_apply(const struct option *table, void *out, int argc, char **argv,
@@ -202,14 +211,14 @@ option_apply(const struct option *table, void *out, int argc, char **argv,
         && (arg[2] == '-' || arg[2] == '_') && value == NULL)
     {
         o = option_find(table, arg + 3, len - 3);
-        if (o != NULL && o->type == OPTION_BOOL) {
+        if (o != NULL && option_is_switch(o)) {
             return option_set(o, out, "false", err);
         }
     }
     if (o == NULL) {
         return option_unknown(table, arg, err);
     }
-    if (o->type == OPTION_BOOL && value == NULL) {
+    if (option_is_switch(o) && value == NULL) {
         return option_set(o, out, "true", err);
     }
     if (value == NULL) {
@@ -250,8 +259,8 @@ options_help(const struct option *table, const char *usage, FILE *to)
     for (const struct option *o = table; o->name != NULL; o++) {
         char  head[OPTION_NAME_MAX + 32];
         (void) snprintf(head, sizeof head, "--%s%s%s", o->name,
-                        o->type == OPTION_BOOL ? "" : " ",
-                        o->type == OPTION_BOOL ? ""
+                        option_is_switch(o) ? "" : " ",
+                        option_is_switch(o) ? ""
                         : o->type == OPTION_CHOICE ? o->choices
                         : o->unit == NULL ? "VALUE" : o->unit);
         (void) fprintf(to, "  %-34s%s%s", head,

@@ -3,7 +3,8 @@
  * Every program of the project describes its switches in one table; parsing,
  * --help, --version and the start-up dump all read that table, so none of them
  * can disagree.  "--max-num-seqs 8", "--max-num-seqs=8" and
- * "--max_num_seqs 8" are the same; booleans take "--x", "--no-x", "--x=true".
+ * "--max_num_seqs 8" are the same; booleans take "--x", "--no-x", "--x=true",
+ * and so does a choice of OPTION_AUTO_BOOL, which can also be left "auto".
  *
  *     static const struct option table[] = {
  *         { "max-num-seqs", OPTION_INT, offsetof(struct o, max_num_seqs),
@@ -22,6 +23,7 @@
 #include "engine/base/err.h"
 
 #define OPTION_LIST_MAX  16
+#define OPTION_AUTO_BOOL "auto|true|false"     /* choices */
 
 enum option_type {
     OPTION_BOOL,      /* bool */

@@ -1,5 +1,11 @@
-/* engine.c - the step loop, the heart: plan -> batch -> forward -> sample ->
- * advance -> emit.
+/* engine.c - the step loop, the heart: plan -> batch -> issue -> collect ->
+ * emit.
+ *
+ * A step is issued, and from then on in flight, and collected: its tokens are
+ * read, what they end is ended, events go out.  Step by step that is one turn;
+ * with async_scheduling the next step is issued in between, so the device finds
+ * it when it is ready.  Planning needs counts only; the token ids that the host
+ * does not know yet are INPUT_SAMPLED in the batch.
  *
  * Everything here runs on the step thread except what engine.h marks "any
  * thread", and that only goes through gen_table, the counters under
@@ -93,40 +99,122 @@ engine_emit(struct engine *e, int64_t now_ns)
     e->num_touched = 0;
 }
 
-/* ---- sampling ---- */
+/* ---- issuing a step ---- */
 
-static int32_t
-engine_sample_row(struct engine *e, const struct gen_slot *slot,
-                  const float *logits)
+/* How the last token of a plan's entry is sampled; all of it is known before
+ * the tokens in flight are. */
+static struct sample_row
+engine_row(const struct plan_seq *p)
 {
+    const struct gen_slot     *slot = p->seq->user;
     const struct gen_request  *req = &slot->req;
-    bool                       early = slot->num_output < req->min_tokens;
+    int32_t                    position = p->position + p->num_tokens;
+    bool                       early = position - req->num_prompt_tokens
+                                       < req->min_tokens;
 
-    return sampler_sample(e->sampler, logits, &(struct sampler_row) {
-        .params = &req->sampling,
-        .position = req->num_prompt_tokens + slot->num_output,
+    return (struct sample_row) {
+        .temperature = req->sampling.temperature,
+        .top_p = req->sampling.top_p,
+        .min_p = req->sampling.min_p,
+        .top_k = req->sampling.top_k,
+        .seed = req->sampling.seed,
+        .position = position,
         .masked_ids = req->stop_ids,
         .num_masked = early ? req->num_stop_ids : 0
-    });
+    };
 }
 
-/* sampled[i] is the new token of the i-th logits row. */
-static void
-engine_sample(struct engine *e, const struct plan *plan, const float *logits)
+/* Fills rows[] by logits row, and tells each sequence which one is its. */
+static int32_t
+engine_rows(struct engine *e, const struct plan *plan)
 {
     int32_t  num_rows = 0;
 
     for (int32_t i = 0; i < plan->num_seqs; i++) {
-        if (plan->seqs[i].sample) {
-            e->sampled[num_rows] = engine_sample_row(
-                e, plan->seqs[i].seq->user,
-                logits + (int64_t) num_rows * e->model->config.vocab_size);
-            num_rows++;
+        const struct plan_seq  *p = &plan->seqs[i];
+        if (p->sample) {
+            struct gen_slot  *slot = p->seq->user;
+            slot->sampled_row = num_rows;
+            e->rows[num_rows++] = engine_row(p);
+        }
+    }
+    return num_rows;
+}
+
+static int32_t
+engine_sample_row(struct engine *e, const struct sample_row *row,
+                  const float *logits)
+{
+    struct sampling_params  params = {
+        row->temperature, row->top_p, row->min_p, row->top_k, row->seed
+    };
+
+    return sampler_sample(e->sampler, logits, &(struct sampler_row) {
+        .params = &params, .position = row->position,
+        .masked_ids = row->masked_ids, .num_masked = row->num_masked
+    });
+}
+
+/* What a device does by itself: INPUT_SAMPLED becomes the id, 0 for none. */
+static void
+engine_resolve(struct engine *e, const int32_t *sampled)
+{
+    for (int i = 0; i < e->batch.num_tokens; i++) {
+        int32_t  id = e->batch.input_ids[i];
+        if (id < 0) {
+            id = sampled[INPUT_SAMPLED(id)];
+            e->batch.input_ids[i] = id == SAMPLE_NUMERIC_ERROR ? 0 : id;
         }
     }
 }
 
-/* ---- what a step has changed ---- */
+/* The backend has no sampler: everything is done now, the tokens are kept
+ * until they are collected. */
+static int
+engine_compute(struct engine *e, struct engine_flight *f, struct err *err)
+{
+    const float  *logits;
+
+    engine_resolve(e, e->flights[(e->num_issued + 1)
+                                 % SCHED_STEPS_IN_FLIGHT].sampled);
+    if (model_forward(e->model, &e->batch, &logits, err) != OK) {
+        return ERROR;
+    }
+    for (int32_t i = 0; i < f->num_rows; i++) {
+        f->sampled[i] = engine_sample_row(
+            e, &e->rows[i], logits + (int64_t) i * e->model->config.vocab_size);
+    }
+    return OK;
+}
+
+static int
+engine_issue(struct engine *e, struct plan *plan, int64_t begin_ns,
+             struct err *err)
+{
+    struct engine_flight  *f =
+        &e->flights[e->num_issued % SCHED_STEPS_IN_FLIGHT];
+
+    f->plan = plan;
+    f->begin_ns = begin_ns;
+    f->num_rows = engine_rows(e, plan);
+    if (!model_samples(e->model)) {
+        if (engine_compute(e, f, err) != OK) {
+            return ERROR;
+        }
+    } else {
+        model_issue(e->model, &e->batch);
+        if (f->num_rows > 0) {
+            model_sample(e->model, e->rows, f->num_rows);
+        }
+    }
+    engine_lock_state(e);
+    sched_issued(e->sched);
+    engine_unlock_state(e);
+    e->num_issued++;
+    return OK;
+}
+
+/* ---- collecting a step ---- */
 
 /* Why the sequence ends after its newest token, FINISH_NONE: it goes on. */
 static enum finish_reason
@@ -159,7 +247,6 @@ engine_append(struct engine *e, struct gen_slot *slot, int32_t token_id,
         slot->first_token_ns = now_ns;
     }
     req->token_ids[req->num_prompt_tokens + slot->num_output++] = token_id;
-    sched_append(e->sched, slot->seq);
     e->generation_tokens_total++;
 
     enum finish_reason  reason = engine_end_of(slot, token_id);
@@ -170,16 +257,17 @@ engine_append(struct engine *e, struct gen_slot *slot, int32_t token_id,
     }
 }
 
+/* Gives the step's tokens to their sequences.  What has finished while it was
+ * in flight has no seq any more, and gets none. */
 static void
-engine_advance(struct engine *e, const struct plan *plan, int64_t now_ns)
+engine_deliver(struct engine *e, const struct engine_flight *f, int64_t now_ns)
 {
     int32_t  num_rows = 0;
 
-    sched_done(e->sched);
-    for (int32_t i = 0; i < plan->num_seqs; i++) {
-        const struct plan_seq  *p = &plan->seqs[i];
+    for (int32_t i = 0; i < f->plan->num_seqs; i++) {
+        const struct plan_seq  *p = &f->plan->seqs[i];
         if (p->sample) {
-            int32_t  token_id = e->sampled[num_rows++];
+            int32_t  token_id = f->sampled[num_rows++];
             if (p->seq != NULL) {
                 engine_append(e, p->seq->user, token_id, now_ns);
             }
@@ -187,17 +275,62 @@ engine_advance(struct engine *e, const struct plan *plan, int64_t now_ns)
     }
 }
 
+static uint64_t
+engine_num_in_flight(const struct engine *e)
+{
+    return e->num_issued - e->num_steps;
+}
+
+static struct engine_flight *
+engine_oldest(struct engine *e)
+{
+    return &e->flights[e->num_steps % SCHED_STEPS_IN_FLIGHT];
+}
+
+static int
+engine_wait(struct engine *e, struct engine_flight *f, struct err *err)
+{
+    int64_t  begin_ns = clock_now_ns();
+    int      rc = OK;
+
+    if (model_samples(e->model)) {
+        rc = f->num_rows > 0 ? model_sampled(e->model, f->sampled, err)
+                             : model_sync(e->model, err);
+    }
+    e->wait_ns += clock_now_ns() - begin_ns;
+    return rc;
+}
+
+/* Waits for the oldest step in flight; its number of tokens or ERROR. */
+static int
+engine_collect(struct engine *e, struct err *err)
+{
+    struct engine_flight  *f = engine_oldest(e);
+
+    if (engine_wait(e, f, err) != OK) {
+        return ERROR;
+    }
+    int64_t  now_ns = clock_now_ns();
+    engine_lock_state(e);
+    sched_done(e->sched);
+    engine_deliver(e, f, now_ns);
+    engine_unlock_state(e);
+    engine_emit(e, now_ns);
+    engine_count(e, f, now_ns);
+    return f->plan->num_tokens;
+}
+
 /* ---- the loop ---- */
 
-/* Nothing planned although something could run would be a standstill with a
- * healthy face; sched.h says why it cannot happen. */
+/* Nothing planned although something could run and nothing in flight would be
+ * a standstill with a healthy face; sched.h says why it cannot happen. */
 static void
 engine_check_progress(struct engine *e, const struct plan *plan)
 {
     struct sched_counts  counts;
 
     sched_counts(e->sched, &counts);
-    if (plan->num_seqs == 0) {
+    if (plan->num_seqs == 0 && engine_num_in_flight(e) == 0) {
         check_eq(counts.num_running + counts.num_waiting, 0);
     }
     if (e->trace != NULL) {
@@ -209,7 +342,7 @@ static struct plan *
 engine_plan(struct engine *e, int64_t now_ns)
 {
     if (e->trace != NULL) {
-        trace_begin(e->trace, e->num_steps, now_ns);
+        trace_begin(e->trace, e->num_issued, now_ns);
     }
     engine_lock_state(e);
     engine_take(e, now_ns);
@@ -226,31 +359,54 @@ engine_plan(struct engine *e, int64_t now_ns)
     return plan;
 }
 
+/* A step without sampled rows is collected by waiting for everything issued:
+ * before the next one is, not after. */
+static int
+engine_turn(struct engine *e, struct plan *plan, int64_t begin_ns,
+            struct err *err)
+{
+    bool  ahead = e->options.async_scheduling && plan->num_seqs > 0;
+    int   num_tokens = 0;
+
+    if (plan->num_seqs > 0) {
+        if (engine_num_in_flight(e) > 0 && engine_oldest(e)->num_rows == 0
+            && engine_collect(e, err) == ERROR)
+        {
+            return ERROR;
+        }
+        if (engine_issue(e, plan, begin_ns, err) != OK) {
+            return ERROR;
+        }
+    }
+    while (engine_num_in_flight(e) > (ahead ? 1 : 0)) {
+        num_tokens = engine_collect(e, err);
+        if (num_tokens == ERROR) {
+            return ERROR;
+        }
+    }
+    return plan->num_seqs > 0 ? plan->num_tokens : num_tokens;
+}
+
 int
 engine_step(struct engine *e, struct err *err)
 {
     int64_t       begin_ns = clock_now_ns();
     struct plan  *plan = engine_plan(e, begin_ns);
-    const float  *logits;
 
-    if (plan->num_seqs > 0) {
-        if (model_forward(e->model, &e->batch, &logits, err) != OK) {
-            return ERROR;
-        }
-        engine_sample(e, plan, logits);
-
-        int64_t  now_ns = clock_now_ns();
-        engine_lock_state(e);
-        engine_advance(e, plan, now_ns);
-        debug_audit(e);
-        engine_unlock_state(e);
-        engine_emit(e, now_ns);
+    e->wait_ns = 0;
+    int  num_tokens = engine_turn(e, plan, begin_ns, err);
+    if (num_tokens == ERROR) {
+        return ERROR;
     }
-    engine_count(e, plan, begin_ns);
+    if (e->trace != NULL) {
+        trace_end(e->trace, e->wait_ns, clock_now_ns() - begin_ns);
+    }
+    debug_audit(e);
+    engine_publish_stats(e, 0);
     if (e->stopping) {
         gen_table_end(e->table);
     }
-    return plan->num_tokens;
+    return num_tokens;
 }
 
 /* Until the next deadline of a sequence that cannot run, or for ever. */
@@ -275,7 +431,7 @@ engine_lose(struct engine *e)
     engine_lock_state(e);
     engine_take(e, clock_now_ns());
     engine_finish_all(e, FINISH_ENGINE_LOST);
-    sched_done(e->sched);
+    sched_abandon(e->sched);
     engine_unlock_state(e);
     engine_emit(e, clock_now_ns());
     gen_table_end(e->table);

@@ -9,6 +9,11 @@
  *     n = engine_events(e, events, 64, timeout_ns);
  *     engine_stop(e); join; engine_destroy(e);
  *
+ * With async_scheduling step N + 1 is planned and issued while the device
+ * computes step N, whose tokens are read after that; it changes when a token is
+ * seen, never which.  What ended in between (stop, cancel, deadline) is
+ * computed once more for nothing.
+ *
  * engine_step() is public so that tests and the simulator drive the engine
  * without threads.
  *
@@ -36,6 +41,9 @@ struct engine_options {
     int32_t  max_waiting;             /* accepted beyond max_num_seqs; then
                                          engine_submit() answers AGAIN */
     bool     enable_chunked_prefill;  /* on in all normal use */
+    bool     async_scheduling;        /* for backends that sample; with others
+                                         the step is computed at its issue and
+                                         read one turn later */
     const char *trace_path;           /* one JSON line a step; NULL: off */
 };
 
@@ -93,10 +101,11 @@ int engine_events(struct engine *e, struct gen_event *events, int max,
  * unfinished got FINISH_ENGINE_LOST. */
 void *engine_run(void *engine);
 
-/* One step with what is queued now.  Returns the number of tokens computed,
- * 0 when there was nothing to do, ERROR when the backend failed (the process
- * must end).  After engine_stop() it ends everything with FINISH_SHUTDOWN and
- * computes nothing. */
+/* One turn with what is queued now: plans and issues a step, then collects it,
+ * with async_scheduling the one before it.  Returns the number of tokens of
+ * the step issued (if none, collected), 0 when there was nothing to do, ERROR
+ * when the backend failed (the process must end).  After engine_stop() it ends
+ * everything with FINISH_SHUTDOWN and issues nothing. */
 int engine_step(struct engine *e, struct err *err);
 
 /* Any thread.  Everything not finished gets FINISH_SHUTDOWN. */

@@ -68,6 +68,24 @@ engine_create_parts(struct engine *e, struct err *err)
            ? OK : trace_open(&e->trace, o->trace_path, e->max_seqs, err);
 }
 
+static bool
+engine_create_arrays(struct engine *e)
+{
+    size_t  num_rows = (size_t) e->options.max_num_seqs;
+    bool    ok;
+
+    e->changes = calloc((size_t) e->max_seqs, sizeof *e->changes);
+    e->touched = calloc((size_t) e->max_seqs, sizeof *e->touched);
+    e->rows = calloc(num_rows, sizeof *e->rows);
+    ok = e->changes != NULL && e->touched != NULL && e->rows != NULL;
+    for (size_t i = 0; i < SCHED_STEPS_IN_FLIGHT; i++) {
+        struct engine_flight  *f = &e->flights[i];
+        f->sampled = calloc(num_rows, sizeof *f->sampled);
+        ok = ok && f->sampled != NULL;
+    }
+    return ok;
+}
+
 int
 engine_create(struct engine **out, const struct engine_options *options,
               struct model *model, struct err *err)
@@ -87,10 +105,7 @@ engine_create(struct engine **out, const struct engine_options *options,
     e->options = *options;
     e->model = model;
     e->max_seqs = options->max_num_seqs + options->max_waiting;
-    e->changes = calloc((size_t) e->max_seqs, sizeof *e->changes);
-    e->touched = calloc((size_t) e->max_seqs, sizeof *e->touched);
-    e->sampled = calloc((size_t) options->max_num_seqs, sizeof *e->sampled);
-    if (e->changes == NULL || e->touched == NULL || e->sampled == NULL) {
+    if (!engine_create_arrays(e)) {
         (void) err_set(err, "engine: out of memory for %d sequences",
                        e->max_seqs);
         goto fail;
@@ -100,9 +115,11 @@ engine_create(struct engine **out, const struct engine_options *options,
     }
     e->stats.kv_blocks_total = model->kv.cache.num_blocks - 1;
     log_info("engine: %d sequences at a time, %d more may wait, %d tokens a "
-             "step; KV cache %d blocks of %d tokens, %zu bytes; request table "
-             "%zu bytes", options->max_num_seqs, options->max_waiting,
-             options->max_num_batched_tokens, e->stats.kv_blocks_total,
+             "step, %s; KV cache %d blocks of %d tokens, %zu bytes; request "
+             "table %zu bytes", options->max_num_seqs, options->max_waiting,
+             options->max_num_batched_tokens,
+             options->async_scheduling ? "one step ahead" : "step by step",
+             e->stats.kv_blocks_total,
              model->block_size, model->kv.bytes,
              (size_t) e->max_seqs * sizeof(struct gen_slot));
     *out = e;
@@ -127,7 +144,10 @@ engine_destroy(struct engine *e)
     sched_destroy(e->sched);
     free(e->changes);
     free(e->touched);
-    free(e->sampled);
+    free(e->rows);
+    for (size_t i = 0; i < SCHED_STEPS_IN_FLIGHT; i++) {
+        free(e->flights[i].sampled);
+    }
     (void) pthread_mutex_destroy(&e->state_lock);
     (void) pthread_mutex_destroy(&e->stats_lock);
     free(e);

@@ -16,8 +16,19 @@
 
 struct engine_step_record {
     uint64_t step;
-    int64_t  begin_ns, step_ns;
+    int64_t  begin_ns, step_ns, wait_ns;
     int32_t  num_prefill_tokens, num_decode_seqs, num_preempted;
+};
+
+/* A step that is issued and not collected. */
+struct engine_flight {
+    struct plan *plan;                      /* the scheduler's */
+    int64_t      begin_ns;
+    int32_t      num_rows;                  /* that sample */
+    int32_t     *sampled;                   /* [max_num_seqs] by logits row;
+                                               filled at the issue when the
+                                               host samples, else when it is
+                                               collected */
 };
 
 struct engine {
@@ -34,7 +45,14 @@ struct engine {
     struct gen_slot      **touched;         /* [max_seqs], with news for the
                                                output thread */
     int32_t                num_touched;
-    int32_t               *sampled;         /* [max_num_seqs] by logits row */
+    struct sample_row     *rows;            /* [max_num_seqs] of the step at
+                                               hand */
+    struct engine_flight   flights[SCHED_STEPS_IN_FLIGHT];  /* by number
+                                               modulo its size */
+    uint64_t               num_issued;      /* steps; num_steps of them are
+                                               collected */
+    int64_t                collected_ns;    /* the last one */
+    int64_t                wait_ns;         /* for the device, in this turn */
     bool                   stopping;
     struct err             err;             /* of the backend */
     _Atomic uint64_t       next_id;
@@ -59,8 +77,9 @@ void engine_unlock_state(struct engine *e);
  * it.  last_step_ns 0: as it was. */
 void engine_publish_stats(struct engine *e, int64_t last_step_ns);
 
-/* The end of a step: counters, histograms, trace line, record. */
-void engine_count(struct engine *e, const struct plan *plan, int64_t begin_ns);
+/* A step is collected: counters, histograms, record. */
+void engine_count(struct engine *e, const struct engine_flight *flight,
+                  int64_t now_ns);
 
 #ifdef LLM_DEBUG
 #define debug_audit(e)  engine_audit(e)

@@ -41,28 +41,29 @@ engine_publish_stats(struct engine *e, int64_t last_step_ns)
 }
 
 void
-engine_count(struct engine *e, const struct plan *plan, int64_t begin_ns)
+engine_count(struct engine *e, const struct engine_flight *flight,
+             int64_t now_ns)
 {
-    int64_t  now_ns = clock_now_ns();
+    const struct plan  *plan = flight->plan;
+    int64_t             begin_ns = flight->begin_ns;
 
-    if (plan->num_seqs > 0) {
-        engine_lock_state(e);
-        e->records[e->num_steps % ENGINE_STEPS_KEPT] =
-            (struct engine_step_record) {
-                .step = e->num_steps, .begin_ns = begin_ns,
-                .step_ns = now_ns - begin_ns,
-                .num_prefill_tokens = plan->num_prefill_tokens,
-                .num_decode_seqs = plan->num_decode_seqs,
-                .num_preempted = plan->num_preempted
-            };
-        e->num_steps++;
-        engine_unlock_state(e);
-        metrics_observe_step(e->metrics, plan->num_tokens);
+    if (begin_ns < e->collected_ns) {      /* it began behind another one */
+        begin_ns = e->collected_ns;
     }
-    if (e->trace != NULL) {
-        trace_end(e->trace, now_ns - begin_ns);
-    }
-    engine_publish_stats(e, plan->num_seqs > 0 ? now_ns : 0);
+    e->collected_ns = now_ns;
+    engine_lock_state(e);
+    e->records[e->num_steps % ENGINE_STEPS_KEPT] =
+        (struct engine_step_record) {
+            .step = e->num_steps, .begin_ns = begin_ns,
+            .step_ns = now_ns - begin_ns, .wait_ns = e->wait_ns,
+            .num_prefill_tokens = plan->num_prefill_tokens,
+            .num_decode_seqs = plan->num_decode_seqs,
+            .num_preempted = plan->num_preempted
+        };
+    e->num_steps++;
+    engine_unlock_state(e);
+    metrics_observe_step(e->metrics, plan->num_tokens);
+    engine_publish_stats(e, now_ns);
 }
 
 void
@@ -83,8 +84,9 @@ engine_audit(struct engine *e)
 }
 
 struct report {
-    struct buf *out;
-    int64_t     now_ns;
+    struct buf         *out;
+    const struct sched *sched;
+    int64_t             now_ns;
 };
 
 static void
@@ -100,7 +102,7 @@ report_seq(void *data, const struct seq *q)
     buf_appendf(r->out, "seq %llu %s%s prompt=%d output=%d/%d computed=%d "
                 "blocks=%d preemptions=%d age_ms=%lld queue_ms=%lld",
                 (unsigned long long) q->id, seq_state_name(q->state),
-                q->in_step ? "*" : "", q->num_prompt_tokens, slot->num_output,
+                sched_in_flight(r->sched, q) ? "*" : "", q->num_prompt_tokens, slot->num_output,
                 slot->req.max_tokens, q->num_computed_tokens, q->num_blocks,
                 q->num_preemptions, (long long) age_ms,
                 (long long) (wait_ns / NS_PER_MS));
@@ -121,10 +123,11 @@ report_steps(const struct engine *e, const struct report *r)
         const struct engine_step_record  *s =
             &e->records[i % ENGINE_STEPS_KEPT];
         buf_appendf(r->out, "step %llu prefill_tokens=%d decode_seqs=%d "
-                    "preempted=%d took_us=%lld ago_ms=%lld\n",
+                    "preempted=%d took_us=%lld waited_us=%lld ago_ms=%lld\n",
                     (unsigned long long) s->step, s->num_prefill_tokens,
                     s->num_decode_seqs, s->num_preempted,
                     (long long) (s->step_ns / NS_PER_US),
+                    (long long) (s->wait_ns / NS_PER_US),
                     (long long) ((r->now_ns - s->begin_ns) / NS_PER_MS));
     }
 }
@@ -133,7 +136,7 @@ void
 engine_report(struct engine *e, struct buf *out)
 {
     struct sched_counts  c;
-    struct report        r = { out, clock_now_ns() };
+    struct report        r = { out, e->sched, clock_now_ns() };
 
     engine_lock_state(e);
     sched_counts(e->sched, &c);

@@ -35,7 +35,9 @@ struct gen_slot {
     struct gen_request  req;           /* copied at submit, then constant */
     struct seq         *seq;           /* NULL before and after its life in
                                           the scheduler */
-    int32_t             num_output;    /* tokens sampled */
+    int32_t             num_output;    /* tokens sampled and known */
+    int32_t             sampled_row;   /* of the step in flight that samples
+                                          the next one */
     int32_t             stop_id;       /* that ended it, -1: none */
     int64_t             scheduled_ns;  /* 0: never */
     int64_t             first_token_ns;

@@ -144,7 +144,7 @@ trace_finished(struct trace *t, uint64_t gen_id, enum finish_reason reason)
 }
 
 void
-trace_end(struct trace *t, int64_t step_ns)
+trace_end(struct trace *t, int64_t wait_ns, int64_t step_ns)
 {
     if (t->idle && t->finished.len == 0) {
         return;
@@ -152,6 +152,7 @@ trace_end(struct trace *t, int64_t step_ns)
     buf_append_lit(&t->line, ",\"finished\":[");
     buf_append_str(&t->line, buf_str(&t->finished));
     buf_append_c(&t->line, ']');
+    trace_number(t, "wait_ns", wait_ns);
     trace_number(t, "step_ns", step_ns);
     buf_append_lit(&t->line, "}\n");
     if (t->fd >= 0

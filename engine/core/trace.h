@@ -4,10 +4,14 @@
  *     {"step":412,"t_ns":81234,"prefill_tokens":512,"decode_seqs":31,
  *      "running":32,"waiting":4,"parked":0,"free_blocks":902,
  *      "plan":[[17,"decode",1,1873],[18,"prefill",511,0]],
- *      "preempted":[16],"finished":[[17,"stop"]],"step_ns":2210000}
+ *      "preempted":[16],"finished":[[17,"stop"]],"wait_ns":2100000,
+ *      "step_ns":2210000}
  *
  * plan entries are [gen_id, kind, tokens to compute, position of the first].
- * t_ns is the monotonic clock at the begin.  A step in which nothing runs and
+ * t_ns is the monotonic clock at the begin.  wait_ns is what of the turn was
+ * spent waiting for the device: near 0 with a device that samples, it had
+ * nothing to do meanwhile.  With async scheduling a line has the plan of one
+ * step and the ends of the step before.  A step in which nothing runs and
  * nothing ends leaves no line.  The step thread writes; nothing
  * is allocated after open.  A file that cannot be written any more is
  * reported once and ends the trace, not the engine. */
@@ -32,6 +36,6 @@ void trace_plan(struct trace *t, const struct plan *plan,
                 const struct sched_counts *counts);
 void trace_finished(struct trace *t, uint64_t gen_id,
                     enum finish_reason reason);
-void trace_end(struct trace *t, int64_t step_ns);
+void trace_end(struct trace *t, int64_t wait_ns, int64_t step_ns);
 
 #endif

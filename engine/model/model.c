@@ -4,6 +4,8 @@
  * option out of range fails in milliseconds. */
 #include "engine/model/model.h"
 #include "engine/base/check.h"
+#include "engine/base/clock.h"
+#include "engine/base/hash.h"
 #include "engine/base/log.h"
 #include "engine/model/forward.h"
 #include "engine/model/rope.h"
@@ -172,6 +174,15 @@ open_rope(struct model *m, struct err *err)
     return rc;
 }
 
+/* Two models on one backend, or one opened after another was closed, may have
+ * everything at the same addresses; they cannot have the same time too. */
+static uint64_t
+open_id(const struct model *m)
+{
+    return hash_mix64((uint64_t) clock_now_ns() ^ hash_mix64((uintptr_t) m))
+           | 1;
+}
+
 int
 model_open(struct model **out, const struct model_options *o,
            struct backend *be, struct err *err)
@@ -182,6 +193,7 @@ model_open(struct model **out, const struct model_options *o,
         return err_set(err, "out of memory");
     }
     m->be = be;
+    m->id = open_id(m);
     if (model_config_load(&m->config, o->path, err) != OK
         || open_limits(m, o, err) != OK || open_weights(m, o, err) != OK)
     {
@@ -226,9 +238,8 @@ model_close(struct model *m)
     free(m);
 }
 
-int
-model_forward(struct model *m, const struct batch *b, const float **logits,
-              struct err *err)
+void
+model_issue(struct model *m, const struct batch *b)
 {
     struct backend      *be = m->be;
     struct step_inputs   in = {
@@ -236,6 +247,7 @@ model_forward(struct model *m, const struct batch *b, const float **logits,
         .num_seqs = b->num_seqs,
         .num_logits = b->num_logits,
         .max_blocks_per_seq = b->limits.max_blocks_per_seq,
+        .model_id = m->id,
         .input_ids = b->input_ids,
         .positions = b->positions,
         .slot_mapping = b->slot_mapping,
@@ -248,7 +260,22 @@ model_forward(struct model *m, const struct batch *b, const float **logits,
         forward_issue(m);
     }
     be->ops->step_end(be);
-    if (be->ops->sync(be, err) != OK) {
+}
+
+int
+model_sync(struct model *m, struct err *err)
+{
+    return m->be->ops->sync(m->be, err);
+}
+
+int
+model_forward(struct model *m, const struct batch *b, const float **logits,
+              struct err *err)
+{
+    struct backend  *be = m->be;
+
+    model_issue(m, b);
+    if (model_sync(m, err) != OK) {
         return ERROR;
     }
     *logits = m->logits.data;
@@ -259,4 +286,23 @@ model_forward(struct model *m, const struct batch *b, const float **logits,
         *logits = m->host_logits;
     }
     return OK;
+}
+
+bool
+model_samples(const struct model *m)
+{
+    return m->be->ops->sample != NULL;
+}
+
+void
+model_sample(struct model *m, const struct sample_row *rows, int num_rows)
+{
+    m->be->ops->sample(m->be, &(struct sample_args) {
+        .logits = m->logits, .num_rows = num_rows, .rows = rows });
+}
+
+int
+model_sampled(struct model *m, int32_t *token_ids, struct err *err)
+{
+    return m->be->ops->sampled(m->be, token_ids, err);
 }

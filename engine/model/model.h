@@ -7,11 +7,21 @@
  *     if (model_forward(m, &batch, &logits, err) != OK) { ... }
  *     model_close(m);
  *
- * Everything is allocated by model_open(); model_forward() allocates nothing.
- * One thread at a time. */
+ * Everything is allocated by model_open(); a step allocates nothing.  One thread
+ * at a time.
+ *
+ * model_forward() waits for the step.  Where the backend samples, steps can be
+ * issued ahead instead, as backend.h says under SAMPLING; no logits reach the
+ * host then:
+ *
+ *     model_issue(m, &batch);
+ *     model_sample(m, rows, num_rows);
+ *     ... the same for the next step ...
+ *     if (model_sampled(m, token_ids, err) != OK) { ... }     the first one's */
 #ifndef LLM_MODEL_MODEL_H
 #define LLM_MODEL_MODEL_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include "engine/backend/backend.h"
 #include "engine/base/err.h"
@@ -43,6 +53,7 @@ struct model_options {
 struct model {
     struct model_config   config;
     struct backend       *be;             /* borrowed */
+    uint64_t              id;             /* of its ops, for step_inputs */
     enum dtype            dtype;          /* of activations: the dtype
                                              embed_tokens is stored in */
     struct weights        weights;
@@ -77,6 +88,24 @@ void model_close(struct model *m);        /* NULL and half-built are fine */
  * the device is lost. */
 int model_forward(struct model *m, const struct batch *batch,
                   const float **logits, struct err *err);
+
+/* Issues one step and waits for nothing.  input_ids may hold INPUT_SAMPLED(k)
+ * where the backend samples. */
+void model_issue(struct model *m, const struct batch *batch);
+
+/* Whether the next two may be called. */
+bool model_samples(const struct model *m);
+
+/* Samples the step just issued, one of rows[] per entry of its logits_idx. */
+void model_sample(struct model *m, const struct sample_row *rows,
+                  int num_rows);
+
+/* Waits for the oldest model_sample() not collected and writes its ids,
+ * [num_rows]; SAMPLE_NUMERIC_ERROR among them.  ERROR: the device is lost. */
+int model_sampled(struct model *m, int32_t *token_ids, struct err *err);
+
+/* Waits for everything issued. */
+int model_sync(struct model *m, struct err *err);
 
 /* KV bytes one token takes, over all layers. */
 size_t model_kv_bytes_per_token(const struct model_config *cfg,

@@ -1,4 +1,5 @@
-/* kv_blocks.c - a stack of free ids and a reference count per block.
+/* kv_blocks.c - a stack of free ids, a reference count per block, a
+ * queue of fenced ids.
  *
  * Ids go out lowest first from a new pool and last-freed first later: a block
  * just freed is the one most likely still in a cache. */
@@ -12,7 +13,10 @@ struct kv_blocks {
     int32_t   num_blocks;   /* with the null block */
     int32_t   num_free;
     int32_t  *free_ids;     /* [num_blocks - 1], a stack of num_free */
-    int32_t  *ref_counts;   /* [num_blocks], 0: free */
+    int32_t  *ref_counts;   /* [num_blocks], 0: free or fenced */
+    int32_t  *fenced_ids;   /* [num_blocks], a ring, fences ascending */
+    int32_t   num_fenced, first_fenced;
+    uint64_t *fences;       /* [num_blocks] by id: the step to wait for */
     int32_t  *seen;         /* [num_blocks], references the audit has met */
 };
 
@@ -32,10 +36,12 @@ kv_blocks_create(struct kv_blocks **out, int32_t num_blocks, struct err *err)
         kv->num_blocks = num_blocks;
         kv->free_ids = calloc((size_t) num_blocks, sizeof *kv->free_ids);
         kv->ref_counts = calloc((size_t) num_blocks, sizeof *kv->ref_counts);
+        kv->fenced_ids = calloc((size_t) num_blocks, sizeof *kv->fenced_ids);
+        kv->fences = calloc((size_t) num_blocks, sizeof *kv->fences);
         kv->seen = calloc((size_t) num_blocks, sizeof *kv->seen);
     }
     if (kv == NULL || kv->free_ids == NULL || kv->ref_counts == NULL
-        || kv->seen == NULL)
+        || kv->fenced_ids == NULL || kv->fences == NULL || kv->seen == NULL)
     {
         kv_blocks_destroy(kv);
         return err_set(err, "KV cache: out of memory for the tables of %d "
@@ -56,6 +62,8 @@ kv_blocks_destroy(struct kv_blocks *kv)
     }
     free(kv->free_ids);
     free(kv->ref_counts);
+    free(kv->fenced_ids);
+    free(kv->fences);
     free(kv->seen);
     free(kv);
 }
@@ -64,6 +72,12 @@ int32_t
 kv_blocks_num_free(const struct kv_blocks *kv)
 {
     return kv->num_free;
+}
+
+int32_t
+kv_blocks_num_fenced(const struct kv_blocks *kv)
+{
+    return kv->num_fenced;
 }
 
 int32_t
@@ -103,16 +117,47 @@ kv_blocks_share(struct kv_blocks *kv, int32_t block_id)
     kv->ref_counts[block_id]++;
 }
 
+static int32_t *
+fenced_at(const struct kv_blocks *kv, int32_t i)
+{
+    return &kv->fenced_ids[(kv->first_fenced + i) % kv->num_blocks];
+}
+
+static void
+kv_blocks_fence(struct kv_blocks *kv, int32_t block_id, uint64_t step)
+{
+    if (kv->num_fenced > 0) {
+        check_le(kv->fences[*fenced_at(kv, kv->num_fenced - 1)], step);
+    }
+    kv->fences[block_id] = step;
+    *fenced_at(kv, kv->num_fenced++) = block_id;
+}
+
 void
 kv_blocks_release(struct kv_blocks *kv, int32_t *block_table,
-                  int32_t *num_blocks)
+                  int32_t *num_blocks, uint64_t step)
 {
     while (*num_blocks > 0) {
         int32_t  id = block_table[--*num_blocks];
         kv_blocks_check_held(kv, id);
-        if (--kv->ref_counts[id] == 0) {
+        if (--kv->ref_counts[id] > 0) {
+            continue;
+        }
+        if (step > 0) {
+            kv_blocks_fence(kv, id, step);
+        } else {
             kv->free_ids[kv->num_free++] = id;
         }
+    }
+}
+
+void
+kv_blocks_step_done(struct kv_blocks *kv, uint64_t step)
+{
+    while (kv->num_fenced > 0 && kv->fences[*fenced_at(kv, 0)] <= step) {
+        kv->free_ids[kv->num_free++] = *fenced_at(kv, 0);
+        kv->first_fenced = (kv->first_fenced + 1) % kv->num_blocks;
+        kv->num_fenced--;
     }
 }
 
@@ -142,11 +187,12 @@ kv_blocks_audit_end(const struct kv_blocks *kv)
         check_eq(kv->ref_counts[id], kv->seen[id]);
         num_held += kv->ref_counts[id] > 0;
     }
-    check_eq(kv->num_free + num_held, kv->num_blocks - 1);
-    /* Distinct free ids: the sum above cannot see one id twice and another
+    check_eq(kv->num_free + num_held + kv->num_fenced, kv->num_blocks - 1);
+    /* Distinct ids: the sum above cannot see one id twice and another
      * missing. */
-    for (int32_t i = 0; i < kv->num_free; i++) {
-        int32_t  id = kv->free_ids[i];
+    for (int32_t i = 0; i < kv->num_free + kv->num_fenced; i++) {
+        int32_t  id = i < kv->num_free ? kv->free_ids[i]
+                                       : *fenced_at(kv, i - kv->num_free);
         check_lt(0, id);
         check_lt(id, kv->num_blocks);
         check_eq(kv->seen[id], 0);

@@ -19,8 +19,15 @@ struct sched {
     struct seq_list       running;       /* SEQ_PREFILL and SEQ_DECODE */
     struct seq_list       waiting;
     struct seq_list       parked;
-    struct plan           plan;
-    bool                  in_flight;     /* sched_next() .. sched_done() */
+    struct seq_list       ending;
+    int32_t               num_finished;  /* SEQ_FINISHED, waiting for a step */
+    struct plan           plans[SCHED_STEPS_IN_FLIGHT];  /* by step number
+                                            modulo its size */
+    struct plan          *plan;          /* the one being made */
+    int32_t               num_awaited;   /* fenced blocks that sequences sit
+                                            out for */
+    /* Steps are numbered from 1; done <= issued <= planned. */
+    uint64_t              planned, issued, done;
     uint64_t              next_order;
     int64_t               next_deadline_ns;   /* no deadline is earlier; 0:
                                                  there is none */
@@ -71,12 +78,28 @@ sched_check_options(const struct sched_options *o, struct err *err)
     return OK;
 }
 
+static bool
+sched_create_plans(struct sched *s)
+{
+    for (size_t i = 0; i < SCHED_STEPS_IN_FLIGHT; i++) {
+        struct plan  *plan = &s->plans[i];
+        plan->seqs = calloc((size_t) s->options.max_num_seqs,
+                            sizeof *plan->seqs);
+        plan->preempted_ids = calloc((size_t) s->options.max_seqs,
+                                     sizeof *plan->preempted_ids);
+        if (plan->seqs == NULL || plan->preempted_ids == NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
 int
 sched_create(struct sched **out, const struct sched_options *options,
              struct err *err)
 {
     struct sched  *s;
-    size_t         num_seqs = (size_t) options->max_seqs, table_len;
+    size_t         num_seqs, table_len;
 
     *out = NULL;
     if (sched_check_options(options, err) != OK) {
@@ -87,6 +110,9 @@ sched_create(struct sched **out, const struct sched_options *options,
         return err_set(err, "scheduler: out of memory");
     }
     s->options = *options;
+    /* Those that wait for a step only to be freed do not count. */
+    num_seqs = (size_t) options->max_seqs
+               + SCHED_STEPS_IN_FLIGHT * (size_t) options->max_num_seqs;
     table_len = (size_t) div_ceil(options->max_model_len, options->block_size);
     s->max_blocks_per_seq = (int32_t) table_len;
     if (kv_blocks_create(&s->kv, options->num_blocks, err) != OK) {
@@ -96,11 +122,8 @@ sched_create(struct sched **out, const struct sched_options *options,
     s->seqs = calloc(num_seqs, sizeof *s->seqs);
     s->free_seqs = calloc(num_seqs, sizeof *s->free_seqs);
     s->block_tables = calloc(num_seqs, table_len * sizeof *s->block_tables);
-    s->plan.seqs = calloc((size_t) options->max_num_seqs,
-                          sizeof *s->plan.seqs);
-    s->plan.preempted_ids = calloc(num_seqs, sizeof *s->plan.preempted_ids);
     if (s->seqs == NULL || s->free_seqs == NULL || s->block_tables == NULL
-        || s->plan.seqs == NULL || s->plan.preempted_ids == NULL)
+        || !sched_create_plans(s))
     {
         sched_destroy(s);
         return err_set(err, "scheduler: out of memory for %d sequences of %zu "
@@ -124,8 +147,10 @@ sched_destroy(struct sched *s)
     free(s->seqs);
     free(s->free_seqs);
     free(s->block_tables);
-    free(s->plan.seqs);
-    free(s->plan.preempted_ids);
+    for (size_t i = 0; i < SCHED_STEPS_IN_FLIGHT; i++) {
+        free(s->plans[i].seqs);
+        free(s->plans[i].preempted_ids);
+    }
     free(s);
 }
 
@@ -191,39 +216,58 @@ sched_add(struct sched *s, const struct seq_desc *desc, int64_t now_ns)
     return seq;
 }
 
+/* Every step in flight is waited for, not only those that the sequence is
+ * part of: simpler, and the same in all but rare cases. */
 static void
-sched_release(struct sched *s, struct seq *seq)
+sched_release_blocks(struct sched *s, struct seq *seq)
 {
-    kv_blocks_release(s->kv, seq->block_table, &seq->num_blocks);
+    kv_blocks_release(s->kv, seq->block_table, &seq->num_blocks,
+                      s->planned > s->done ? s->planned : 0);
+}
+
+static void
+sched_free(struct sched *s, struct seq *seq)
+{
     seq_move(seq, SEQ_FREE, NULL);
     s->free_seqs[s->num_free_seqs++] = seq;
+}
+
+bool
+sched_in_flight(const struct sched *s, const struct seq *seq)
+{
+    return seq->step > s->done;
 }
 
 void
 sched_finish(struct sched *s, struct seq *seq)
 {
+    sched_release_blocks(s, seq);
     seq_move(seq, SEQ_FINISHED, NULL);
-    if (!seq->in_step) {
-        sched_release(s, seq);
+    if (sched_in_flight(s, seq)) {
+        s->num_finished++;
+    } else {
+        sched_free(s, seq);
     }
 }
 
 void
 sched_park(struct sched *s, struct seq *seq, bool parked)
 {
-    if (parked != (seq->state == SEQ_PARKED)) {
-        if (parked) {
-            seq_move(seq, SEQ_PARKED, &s->parked);
-        } else {
-            seq_move(seq, SEQ_WAITING, &s->waiting);
-        }
+    if (parked == (seq->state == SEQ_PARKED) || seq->state == SEQ_ENDING) {
+        return;
+    }
+    if (parked) {
+        seq_move(seq, SEQ_PARKED, &s->parked);
+    } else {
+        seq_move(seq, SEQ_WAITING, &s->waiting);
     }
 }
 
 struct seq *
 sched_next_expired(struct sched *s, int64_t now_ns)
 {
-    struct seq_list  *lists[] = { &s->running, &s->waiting, &s->parked };
+    struct seq_list  *lists[] = { &s->ending, &s->running, &s->waiting,
+                                  &s->parked };
     int64_t           next_ns = 0;
 
     if (s->next_deadline_ns == 0 || now_ns < s->next_deadline_ns) {
@@ -252,17 +296,17 @@ sched_next_deadline_ns(const struct sched *s)
     return s->next_deadline_ns;
 }
 
-/* Takes the blocks of a sequence that is not part of a step. */
+/* Takes the blocks of a sequence that is not part of the plan being made. */
 static void
 sched_preempt(struct sched *s, struct seq *seq)
 {
-    check(!seq->in_step);
+    check_le(seq->step, s->planned);
     s->counts.num_preemptions++;
     s->counts.num_recomputed_tokens += (uint64_t) seq->num_computed_tokens;
-    s->plan.preempted_ids[s->plan.num_preempted++] = seq->id;
+    s->plan->preempted_ids[s->plan->num_preempted++] = seq->id;
     seq->num_preemptions++;
     seq->num_computed_tokens = 0;
-    kv_blocks_release(s->kv, seq->block_table, &seq->num_blocks);
+    sched_release_blocks(s, seq);
     if (seq->list == &s->running) {
         seq_move(seq, SEQ_WAITING, &s->waiting);
     }
@@ -296,8 +340,22 @@ sched_victim(const struct sched *s, const struct seq *seq)
     return victim;
 }
 
-/* Makes the block table cover num_tokens; false when nobody can be made to
- * give. */
+/* Fenced blocks will do, and nobody else sits out for them. */
+static bool
+sched_await(struct sched *s, int32_t num_blocks)
+{
+    if (kv_blocks_num_fenced(s->kv) == 0
+        || kv_blocks_num_free(s->kv) + kv_blocks_num_fenced(s->kv)
+           < s->num_awaited + num_blocks)
+    {
+        return false;
+    }
+    s->num_awaited += num_blocks;
+    return true;
+}
+
+/* Makes the block table cover num_tokens; false when it cannot now: what is
+ * let go for it is fenced, or nobody can be made to give. */
 static bool
 sched_reserve(struct sched *s, struct seq *seq, int64_t num_tokens)
 {
@@ -306,6 +364,9 @@ sched_reserve(struct sched *s, struct seq *seq, int64_t num_tokens)
     while (!kv_blocks_append(s->kv, seq->block_table, &seq->num_blocks,
                              num_blocks))
     {
+        if (sched_await(s, num_blocks - seq->num_blocks)) {
+            return false;
+        }
         struct seq  *victim = sched_victim(s, seq);
         if (victim == NULL) {
             return false;
@@ -318,13 +379,13 @@ sched_reserve(struct sched *s, struct seq *seq, int64_t num_tokens)
 static int32_t
 sched_budget(const struct sched *s)
 {
-    return s->options.max_num_batched_tokens - s->plan.num_tokens;
+    return s->options.max_num_batched_tokens - s->plan->num_tokens;
 }
 
 static void
 plan_append(struct sched *s, struct seq *seq, int32_t num_tokens)
 {
-    struct plan  *plan = &s->plan;
+    struct plan  *plan = s->plan;
     bool          decode = seq->state == SEQ_DECODE;
 
     plan->seqs[plan->num_seqs++] = (struct plan_seq) {
@@ -335,7 +396,7 @@ plan_append(struct sched *s, struct seq *seq, int32_t num_tokens)
     plan->num_tokens += num_tokens;
     plan->num_decode_seqs += decode;
     plan->num_prefill_tokens += decode ? 0 : num_tokens;
-    seq->in_step = true;
+    seq->step = s->planned + 1;
 }
 
 /* Those younger than the one at hand are not in the plan yet: they can be
@@ -422,9 +483,12 @@ plan_admissions(struct sched *s, int64_t now_ns)
 struct plan *
 sched_next(struct sched *s, int64_t now_ns)
 {
-    struct plan  *plan = &s->plan;
+    struct plan  *plan = &s->plans[(s->planned + 1) % SCHED_STEPS_IN_FLIGHT];
 
-    check(!s->in_flight);
+    check_eq(s->issued, s->planned);
+    check_lt(s->planned - s->done, SCHED_STEPS_IN_FLIGHT);
+    s->plan = plan;
+    s->num_awaited = 0;
     plan->num_seqs = 0;
     plan->num_tokens = 0;
     plan->num_prefill_tokens = 0;
@@ -432,37 +496,71 @@ sched_next(struct sched *s, int64_t now_ns)
     plan->num_preempted = 0;
     plan_decodes(s);
     plan_chunks(s);
-    if (plan->num_preempted == 0) {
+    if (plan->num_preempted == 0 && s->num_awaited == 0) {
         plan_admissions(s, now_ns);
     }
-    s->in_flight = plan->num_seqs > 0;
+    s->planned += plan->num_seqs > 0;
     return plan;
 }
 
-void
-sched_done(struct sched *s)
-{
-    check(s->in_flight);
-    s->in_flight = false;
-    for (int32_t i = 0; i < s->plan.num_seqs; i++) {
-        struct plan_seq  *p = &s->plan.seqs[i];
-        p->seq->in_step = false;
-        p->seq->num_computed_tokens += p->num_tokens;
-        if (p->seq->state == SEQ_FINISHED) {
-            sched_release(s, p->seq);
-            p->seq = NULL;
-        }
-    }
-}
-
-void
+/* A token is sampled for a sequence all of whose tokens are computed. */
+static void
 sched_append(struct sched *s, struct seq *seq)
 {
     check_eq(seq->num_computed_tokens, seq->num_tokens);
     check_lt(seq->num_tokens, seq->num_tokens_max);
     seq->num_tokens++;
-    if (seq->state == SEQ_PREFILL) {
+    if (seq->num_tokens == seq->num_tokens_max) {
+        sched_release_blocks(s, seq);
+        seq_move(seq, SEQ_ENDING, &s->ending);
+    } else if (seq->state == SEQ_PREFILL) {
         seq_move(seq, SEQ_DECODE, &s->running);
+    }
+}
+
+void
+sched_issued(struct sched *s)
+{
+    check_lt(s->issued, s->planned);
+    s->issued++;
+    for (int32_t i = 0; i < s->plan->num_seqs; i++) {
+        const struct plan_seq  *p = &s->plan->seqs[i];
+        if (p->seq->state == SEQ_FINISHED) {
+            continue;
+        }
+        p->seq->num_computed_tokens += p->num_tokens;
+        if (p->sample) {
+            sched_append(s, p->seq);
+        }
+    }
+}
+
+void
+sched_done(struct sched *s)
+{
+    check_lt(s->done, s->issued);
+    s->done++;
+    struct plan  *plan = &s->plans[s->done % SCHED_STEPS_IN_FLIGHT];
+    for (int32_t i = 0; i < plan->num_seqs; i++) {
+        struct seq  *seq = plan->seqs[i].seq;
+        if (seq->state != SEQ_FINISHED) {
+            continue;
+        }
+        plan->seqs[i].seq = NULL;
+        if (!sched_in_flight(s, seq)) {
+            sched_free(s, seq);
+            s->num_finished--;
+        }
+    }
+    kv_blocks_step_done(s->kv, s->done);
+}
+
+void
+sched_abandon(struct sched *s)
+{
+    s->issued = s->planned;
+    while (s->done < s->issued) {
+        sched_done(s);
     }
 }
 
@@ -470,7 +568,7 @@ void
 sched_counts(const struct sched *s, struct sched_counts *out)
 {
     *out = s->counts;
-    out->num_running = s->running.num_seqs;
+    out->num_running = s->running.num_seqs + s->ending.num_seqs;
     out->num_waiting = s->waiting.num_seqs;
     out->num_parked = s->parked.num_seqs;
     out->kv_blocks_total = kv_blocks_num_total(s->kv);
@@ -481,7 +579,8 @@ void
 sched_visit(const struct sched *s,
             void (*visit)(void *data, const struct seq *seq), void *data)
 {
-    const struct seq_list  *lists[] = { &s->running, &s->waiting, &s->parked };
+    const struct seq_list  *lists[] = { &s->ending, &s->running, &s->waiting,
+                                        &s->parked };
 
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
         for (struct seq *q = lists[i]->oldest; q != NULL; q = q->next) {
@@ -495,9 +594,15 @@ sched_audit_seq(const struct sched *s, const struct seq *q)
 {
     int64_t  num_covered = (int64_t) q->num_blocks * s->options.block_size;
 
-    check(!q->in_step);
+    check_le(q->step, s->issued);
     check_le(0, q->num_computed_tokens);
     check_lt(q->num_computed_tokens, q->num_tokens);
+    if (q->list == &s->ending) {
+        check_eq(q->state, SEQ_ENDING);
+        check_eq(q->num_tokens, q->num_tokens_max);
+        check_eq(q->num_blocks, 0);
+        return;
+    }
     check_lt(q->num_tokens, q->num_tokens_max);
     check_le(q->num_computed_tokens, num_covered);
     check_le(q->num_blocks, s->max_blocks_per_seq);
@@ -517,10 +622,11 @@ sched_audit_seq(const struct sched *s, const struct seq *q)
 void
 sched_audit(struct sched *s)
 {
-    const struct seq_list  *lists[] = { &s->running, &s->waiting, &s->parked };
+    const struct seq_list  *lists[] = { &s->ending, &s->running, &s->waiting,
+                                        &s->parked };
     int32_t                 num_seqs = 0;
 
-    check(!s->in_flight);
+    check_eq(s->issued, s->planned);
     check_le(s->running.num_seqs, s->options.max_num_seqs);
     kv_blocks_audit_begin(s->kv);
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
@@ -535,6 +641,8 @@ sched_audit(struct sched *s)
         check_eq(num_linked, lists[i]->num_seqs);
         num_seqs += num_linked;
     }
-    check_eq(num_seqs + s->num_free_seqs, s->options.max_seqs);
+    check_eq(num_seqs + s->num_finished + s->num_free_seqs,
+             s->options.max_seqs
+             + SCHED_STEPS_IN_FLIGHT * s->options.max_num_seqs);
     kv_blocks_audit_end(s->kv);
 }

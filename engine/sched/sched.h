@@ -4,12 +4,23 @@
  *     seq = sched_add(s, &desc, now_ns);
  *     while ((seq = sched_next_expired(s, now_ns)) != NULL) sched_finish(...)
  *     plan = sched_next(s, now_ns);
- *     ... compute the plan ...
+ *     ... issue the plan ...
+ *     sched_issued(s);
+ *     ... here the next one may be made and issued ...
+ *     ... wait until the oldest is computed ...
  *     sched_done(s);
- *     for each entry with a seq and with sample: sched_append(s, seq)
- *         or sched_finish(s, seq)
+ *     for each of its entries with a seq and with sample: go on or
+ *         sched_finish(s, seq)
  *
  * Pure bookkeeping: no device, no text, no clock.  One thread.
+ *
+ * STEPS IN FLIGHT.  A plan needs counts and no token ids, so the next one can
+ * be made as soon as a step is issued: sched_issued() counts its tokens as
+ * computed and one more as sampled where the plan says so.  What the caller
+ * learns late (a stop token) it says with sched_finish(), and the row that a
+ * step in flight computes for it is wasted.  Blocks let go while a step is in
+ * flight are fenced until that step is done: whoever needs them sits out until
+ * then, and nobody else is preempted for a need that they will meet.
  *
  * POLICY.  First come, first served.  A step takes one token of every
  * sequence in decode, oldest first, then prompt chunks, oldest first, up to
@@ -30,8 +41,8 @@
  * the longest sequence has tokens.  tests/unit/sched/test_sched.c checks it.
  *
  * INVARIANT.  The blocks a plan needs are reserved before it is returned:
- * executing a plan cannot fail for lack of memory.  Blocks of a sequence that
- * is part of a plan are never freed before sched_done(). */
+ * executing a plan cannot fail for lack of memory.  No block that a step in
+ * flight reads or writes is given to anybody else before its sched_done(). */
 #ifndef LLM_SCHED_SCHED_H
 #define LLM_SCHED_SCHED_H
 
@@ -39,6 +50,8 @@
 #include <stdint.h>
 #include "engine/base/err.h"
 #include "engine/sched/seq.h"
+
+#define SCHED_STEPS_IN_FLIGHT  2   /* issued and not done */
 
 struct sched;
 
@@ -55,8 +68,9 @@ struct sched_options {
 
 /* One sequence's share of a step. */
 struct plan_seq {
-    struct seq *seq;                 /* NULL after sched_done() when it ended
-                                        while the step was in flight */
+    struct seq *seq;                 /* NULL after sched_done() when it
+                                        finished while the step was in
+                                        flight */
     int32_t     position;            /* of the first token to compute */
     int32_t     num_tokens;          /* to compute */
     bool        decode;              /* else a prompt chunk */
@@ -74,10 +88,10 @@ struct plan {
 };
 
 struct sched_counts {
-    int32_t  num_running;            /* prefill and decode */
+    int32_t  num_running;            /* prefill, decode and ending */
     int32_t  num_waiting;
     int32_t  num_parked;
-    int32_t  kv_blocks_used;
+    int32_t  kv_blocks_used;         /* held or fenced */
     int32_t  kv_blocks_total;
     uint64_t num_preemptions;
     uint64_t num_admitted;           /* sequences, first admission */
@@ -107,13 +121,12 @@ int sched_check_fits(const struct sched *s, int64_t num_prompt_tokens,
 struct seq *sched_add(struct sched *s, const struct seq_desc *desc,
                       int64_t now_ns);
 
-/* Ends a sequence in any state; its blocks are free at once, or after
- * sched_done() when it is part of the step in flight.  The caller forgets the
- * pointer. */
+/* Ends a sequence in any state; its blocks are free at once, or once all
+ * steps in flight are done.  The caller forgets the pointer. */
 void sched_finish(struct sched *s, struct seq *seq);
 
-/* Parks or resumes; doing it twice is fine.  A sequence of the step in flight
- * may still be given its token by sched_append(). */
+/* Parks or resumes; doing it twice is fine, and so is one that is ending.  A
+ * sequence of a step in flight still gets its token from it. */
 void sched_park(struct sched *s, struct seq *seq, bool parked);
 
 /* A sequence whose deadline has passed, NULL when none has. */
@@ -123,23 +136,36 @@ struct seq *sched_next_expired(struct sched *s, int64_t now_ns);
  * of a sequence that has ended since. */
 int64_t sched_next_deadline_ns(const struct sched *s);
 
-/* Makes the plan of the next step: the scheduler's, valid until the next
- * call.  With sequences in it the step is in flight until sched_done(). */
+/* Makes the plan of the next step: the scheduler's, valid until
+ * the next but one, or the next when it is empty.  Fewer than
+ * SCHED_STEPS_IN_FLIGHT steps may be in flight.  While one is, a plan may be
+ * empty although sequences could run. */
 struct plan *sched_next(struct sched *s, int64_t now_ns);
 
-/* The plan was computed: its tokens are in the KV cache. */
+/* The newest plan, which is not empty, is on its way: its tokens count as
+ * computed, and a token as sampled for each entry with `sample`.  An entry's
+ * sequence that gets its last token is ENDING from now on. */
+void sched_issued(struct sched *s);
+
+/* The oldest step issued is computed. */
 void sched_done(struct sched *s);
 
-/* A token was sampled for a sequence all of whose tokens are computed. */
-void sched_append(struct sched *s, struct seq *seq);
+/* The device is lost, and no step is in flight any more.  Every sequence must
+ * have been finished. */
+void sched_abandon(struct sched *s);
+
+/* The sequence is part of a step that is planned or issued, and not done. */
+bool sched_in_flight(const struct sched *s, const struct seq *seq);
 
 void sched_counts(const struct sched *s, struct sched_counts *out);
 
-/* Calls visit for every sequence: running, waiting, parked, oldest first. */
+/* Calls visit for every sequence: ending, running, waiting, parked, oldest
+ * first. */
 void sched_visit(const struct sched *s,
                  void (*visit)(void *data, const struct seq *seq), void *data);
 
-/* check()s every invariant of seq.h and kv_blocks.h; between steps. */
+/* check()s every invariant of seq.h and kv_blocks.h; not between sched_next()
+ * and sched_issued(). */
 void sched_audit(struct sched *s);
 
 #endif

@@ -13,11 +13,13 @@
 static const unsigned  allowed[] = {
     [SEQ_FREE]     = TO(SEQ_WAITING),
     [SEQ_WAITING]  = TO(SEQ_PREFILL) | TO(SEQ_DECODE) | TO(SEQ_PARKED)
-                     | TO(SEQ_FINISHED),
+                     | TO(SEQ_ENDING) | TO(SEQ_FINISHED),
     [SEQ_PREFILL]  = TO(SEQ_DECODE) | TO(SEQ_WAITING) | TO(SEQ_PARKED)
+                     | TO(SEQ_ENDING) | TO(SEQ_FINISHED),
+    [SEQ_DECODE]   = TO(SEQ_WAITING) | TO(SEQ_PARKED) | TO(SEQ_ENDING)
                      | TO(SEQ_FINISHED),
-    [SEQ_DECODE]   = TO(SEQ_WAITING) | TO(SEQ_PARKED) | TO(SEQ_FINISHED),
-    [SEQ_PARKED]   = TO(SEQ_WAITING) | TO(SEQ_FINISHED),
+    [SEQ_PARKED]   = TO(SEQ_WAITING) | TO(SEQ_ENDING) | TO(SEQ_FINISHED),
+    [SEQ_ENDING]   = TO(SEQ_FINISHED),
     [SEQ_FINISHED] = TO(SEQ_FREE)
 };
 
@@ -89,7 +91,8 @@ const char *
 seq_state_name(enum seq_state state)
 {
     static const char *const  names[] = {
-        "free", "waiting", "prefill", "decode", "parked", "finished"
+        "free", "waiting", "prefill", "decode", "parked", "ending",
+        "finished"
     };
     return names[state];
 }

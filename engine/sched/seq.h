@@ -2,32 +2,36 @@
  *
  * No token ids and no text: the scheduler works on numbers of tokens.  num_
  * tokens is everything known (prompt and sampled), num_computed_tokens is how
- * many of them have their keys and values in the KV cache.
+ * many of them have their keys and values in the KV cache.  Both count a step
+ * from its issue on, before anybody knows the token that it samples.
  *
- *     sched_add()                                        sched_release
+ *     sched_add()                                        sched_finish
  *        |                                                     ^
- *        v            admit                 append             |
- *     WAITING ---------------> PREFILL ---------------> DECODE |
- *      ^ ^ |  \                 |    |                  |  |   |
- *      | | |   `- admit, KV kept and all but one        |  |   |
- *      | | |      token computed ---------------------->|  |   |
- *      | |  `---- preempt <-----'----|------------------'  |   |
- *      | `- unpark - PARKED <- park -'---------------------'   |
- *      |               |                                       |
- *      any state ------+---- sched_finish() -------> FINISHED -'
+ *        v            admit               sampled    last one  |
+ *     WAITING ---------------> PREFILL ----------> DECODE --> ENDING
+ *      ^ ^ |  \                 |    |              |  |       (from any)
+ *      | | |   `- admit, KV kept and all but one    |  |
+ *      | | |      token computed ------------------>|  |
+ *      | |  `---- preempt <-----'----|--------------'  |
+ *      | `- unpark - PARKED <- park -'-----------------'
+ *      |               |
+ *      any state ------+---- sched_finish() -------> FINISHED
  *
  * transition                      function          when
  * FREE -> WAITING                 sched_add         submitted
  * WAITING -> PREFILL or DECODE    sched_next        seat and blocks available
- * PREFILL -> DECODE               sched_append      the prompt is computed and
- *                                                   a token was sampled
+ * PREFILL -> DECODE               sched_issued      the prompt is computed and
+ *                                                   a token is sampled
+ * WAITING, PREFILL, DECODE, PARKED -> ENDING
+ *                                 sched_issued      the last of max_tokens is
+ *                                                   sampled: blocks let go
  * PREFILL, DECODE -> WAITING      sched_next        preempted: blocks freed,
  *                                                   everything recomputed
  * WAITING, PREFILL, DECODE -> PARKED   sched_park   its reader is too slow
  * PARKED -> WAITING               sched_park        may run again
  * any -> FINISHED                 sched_finish      ended or cancelled
- * FINISHED -> FREE                sched_finish, or sched_done when the
- *                                 sequence is part of a step in flight
+ * FINISHED -> FREE                sched_finish, or sched_done of the last step
+ *                                 that it is part of
  *
  * what holds between steps
  * WAITING   blocks only when it was parked before; they may be taken
@@ -36,14 +40,14 @@
  * DECODE    num_computed_tokens == num_tokens - 1 > 0; the blocks cover
  *           num_computed_tokens, and num_tokens once it is in a plan
  * PARKED    keeps its blocks until somebody who can run needs them
- * FINISHED  seen only while a step is in flight
+ * ENDING    never planned again; no blocks; its owner waits for the token
+ * FINISHED  a step in flight computes it for nothing; no blocks
  *
  * Every state lives in one list of the scheduler, ordered by age; seq_move()
  * is the one writer of `state`. */
 #ifndef LLM_SCHED_SEQ_H
 #define LLM_SCHED_SEQ_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 enum seq_state {
@@ -52,6 +56,7 @@ enum seq_state {
     SEQ_PREFILL,
     SEQ_DECODE,
     SEQ_PARKED,
+    SEQ_ENDING,
     SEQ_FINISHED
 };
 
@@ -62,7 +67,8 @@ struct seq {
     void            *user;                 /* the owner's, borrowed */
     uint64_t         order;                /* age: smaller is older */
     enum seq_state   state;
-    bool             in_step;              /* part of the plan in flight */
+    uint64_t         step;                 /* the newest it is part of, 0:
+                                              none */
     int32_t          num_prompt_tokens;
     int32_t          num_tokens;           /* prompt + sampled */
     int32_t          num_computed_tokens;  /* of them, in the KV cache */

@@ -12,12 +12,41 @@ struct fake_slot {
     int32_t  token_id, position;
 };
 
+/* A step that the device has been given. */
+struct fake_step {
+    struct batch       batch;      /* a copy */
+    int                num_rows;   /* sample()d; 0: not */
+    struct sample_row *rows;       /* [max_num_seqs] */
+    int32_t           *masked_ids; /* [max_num_seqs, GEN_STOP_IDS_MAX] */
+    int32_t           *ids;        /* [max_num_seqs] */
+};
+
 struct fake_model {
     struct model       model;      /* first: a struct model * is one of these */
+    bool               samples;
+    uint64_t           rng;
+    struct fake_step   steps[SAMPLES_IN_FLIGHT];
+    uint64_t           num_issued, num_run, num_done;
+    struct sampler    *sampler;
+    int32_t           *users;      /* [num_blocks], of the step in flight: its
+                                      sequence + 1, 0: none */
     struct fake_slot  *slots;      /* [num_blocks * block_size] */
     float             *rows;       /* [max_num_seqs, FAKE_VOCAB] */
     bool               lost;
 };
+
+static void
+fake_step_create(struct fake_step *step, const struct fake_model *f)
+{
+    const struct batch_limits  *l = &f->model.limits;
+
+    check_eq(batch_init(&step->batch, l, NULL), OK);
+    step->rows = calloc((size_t) l->max_num_seqs, sizeof *step->rows);
+    step->ids = calloc((size_t) l->max_num_seqs, sizeof *step->ids);
+    step->masked_ids = calloc((size_t) l->max_num_seqs,
+                              GEN_STOP_IDS_MAX * sizeof *step->masked_ids);
+    check(step->rows != NULL && step->ids != NULL && step->masked_ids != NULL);
+}
 
 struct model *
 fake_model_create(const struct fake_options *o)
@@ -42,6 +71,14 @@ fake_model_create(const struct fake_options *o)
         .max_blocks_per_seq = (o->max_model_len + o->block_size - 1)
                               / o->block_size
     };
+    f->samples = o->samples;
+    f->rng = o->seed;
+    f->users = calloc((size_t) o->num_blocks, sizeof *f->users);
+    check(f->users != NULL);
+    check_eq(sampler_create(&f->sampler, FAKE_VOCAB, NULL), OK);
+    for (int i = 0; i < SAMPLES_IN_FLIGHT; i++) {
+        fake_step_create(&f->steps[i], f);
+    }
     return &f->model;
 }
 
@@ -50,6 +87,14 @@ fake_model_destroy(struct model *m)
 {
     struct fake_model  *f = (struct fake_model *) m;
 
+    for (int i = 0; i < SAMPLES_IN_FLIGHT; i++) {
+        batch_destroy(&f->steps[i].batch);
+        free(f->steps[i].rows);
+        free(f->steps[i].ids);
+        free(f->steps[i].masked_ids);
+    }
+    sampler_destroy(f->sampler);
+    free(f->users);
     free(f->slots);
     free(f->rows);
     free(f);
@@ -103,19 +148,16 @@ fake_row(const struct fake_model *f, const struct batch *b, int seq_idx,
     context_logits(context, is_nan, logits);
 }
 
-int
-model_forward(struct model *m, const struct batch *b, const float **logits,
-              struct err *err)
+static void
+fake_forward(struct fake_model *f, const struct batch *b)
 {
-    struct fake_model  *f = (struct fake_model *) m;
-    int                 num_rows = 0;
+    int  num_rows = 0;
 
-    if (f->lost) {
-        return err_set(err, "the device is lost");
-    }
     for (int row = 0; row < b->num_tokens; row++) {
         struct fake_slot  *slot = &f->slots[b->slot_mapping[row]];
         check_le(f->model.block_size, b->slot_mapping[row]);   /* not null */
+        check_le(0, b->input_ids[row]);
+        check_lt(b->input_ids[row], FAKE_VOCAB);
         *slot = (struct fake_slot) { b->input_ids[row], b->positions[row] };
     }
     for (int s = 0; s < b->num_seqs; s++) {
@@ -127,7 +169,212 @@ model_forward(struct model *m, const struct batch *b, const float **logits,
         }
     }
     check_eq(num_rows, b->num_logits);
+}
+
+int
+model_forward(struct model *m, const struct batch *b, const float **logits,
+              struct err *err)
+{
+    struct fake_model  *f = (struct fake_model *) m;
+
+    if (f->lost) {
+        return err_set(err, "the device is lost");
+    }
+    fake_forward(f, b);
     *logits = f->rows;
+    return OK;
+}
+
+/* ---- the device ---- */
+
+static struct fake_step *
+fake_step(struct fake_model *f, uint64_t num)
+{
+    return &f->steps[num % SAMPLES_IN_FLIGHT];
+}
+
+static int
+fake_num_blocks(const struct fake_model *f, const struct batch *b, int s)
+{
+    return (b->context_lens[s] + f->model.block_size - 1)
+           / f->model.block_size;
+}
+
+/* Blocks that both steps use must stand at the same place of the tables of
+ * one sequence, which goes on where the first step leaves it. */
+static void
+fake_check_blocks(struct fake_model *f, const struct batch *before,
+                  const struct batch *b)
+{
+    size_t  num_blocks = (size_t) f->model.kv.cache.num_blocks;
+
+    memset(f->users, 0, num_blocks * sizeof *f->users);
+    for (int s = 0; s < before->num_seqs; s++) {
+        const int32_t  *table = batch_block_table((struct batch *) before, s);
+        for (int i = 0; i < fake_num_blocks(f, before, s); i++) {
+            check_eq(f->users[table[i]], 0);         /* two of one step */
+            f->users[table[i]] = s + 1;
+        }
+    }
+    for (int s = 0; s < b->num_seqs; s++) {
+        const int32_t  *table = batch_block_table((struct batch *) b, s);
+        for (int i = 0; i < fake_num_blocks(f, b, s); i++) {
+            int  user = f->users[table[i]] - 1;
+            if (user >= 0) {
+                check_eq(batch_block_table((struct batch *) before, user)[i],
+                         table[i]);
+                check_eq(b->positions[b->cu_seqlens_q[s]],
+                         before->context_lens[user]);
+            }
+        }
+    }
+}
+
+static void
+fake_copy(struct batch *to, const struct batch *b)
+{
+    size_t  tokens = (size_t) b->num_tokens, seqs = (size_t) b->num_seqs;
+
+    to->num_tokens = b->num_tokens;
+    to->num_seqs = b->num_seqs;
+    to->num_logits = b->num_logits;
+    memcpy(to->input_ids, b->input_ids, tokens * sizeof *to->input_ids);
+    memcpy(to->positions, b->positions, tokens * sizeof *to->positions);
+    memcpy(to->slot_mapping, b->slot_mapping,
+           tokens * sizeof *to->slot_mapping);
+    memcpy(to->cu_seqlens_q, b->cu_seqlens_q,
+           (seqs + 1) * sizeof *to->cu_seqlens_q);
+    memcpy(to->context_lens, b->context_lens, seqs * sizeof *to->context_lens);
+    memcpy(to->logits_idx, b->logits_idx,
+           (size_t) b->num_logits * sizeof *to->logits_idx);
+    memcpy(to->block_tables, b->block_tables,
+           seqs * (size_t) b->limits.max_blocks_per_seq
+           * sizeof *to->block_tables);
+}
+
+/* What the device does when it comes to the step. */
+static void
+fake_run(struct fake_model *f, struct fake_step *step)
+{
+    for (int i = 0; i < step->batch.num_tokens; i++) {
+        int32_t  *id = &step->batch.input_ids[i];
+        if (*id < 0) {
+            *id = fake_step(f, f->num_run - 1)->ids[INPUT_SAMPLED(*id)];
+            *id = *id < 0 ? 0 : *id;
+        }
+    }
+    fake_forward(f, &step->batch);
+    for (int i = 0; i < step->num_rows; i++) {
+        const struct sample_row  *row = &step->rows[i];
+        struct sampling_params    params = {
+            row->temperature, row->top_p, row->min_p, row->top_k, row->seed
+        };
+        step->ids[i] = sampler_sample(
+            f->sampler, f->rows + (size_t) i * FAKE_VOCAB,
+            &(struct sampler_row) { .params = &params,
+                .position = row->position, .masked_ids = row->masked_ids,
+                .num_masked = row->num_masked });
+    }
+}
+
+static void
+fake_run_until(struct fake_model *f, uint64_t num)
+{
+    while (f->num_run < num) {
+        fake_run(f, fake_step(f, f->num_run));
+        f->num_run++;
+    }
+}
+
+/* Perhaps some of what it may run by now. */
+static void
+fake_run_some(struct fake_model *f, uint64_t num)
+{
+    f->rng += 0x9e3779b97f4a7c15ULL;
+    if (f->num_run < num && hash_mix64(f->rng) % 3 == 0) {
+        fake_run_until(f, f->num_run + 1);
+    }
+}
+
+void
+model_issue(struct model *m, const struct batch *b)
+{
+    struct fake_model  *f = (struct fake_model *) m;
+
+    check_lt(f->num_issued - f->num_done, SAMPLES_IN_FLIGHT);
+    if (f->num_issued > f->num_done) {
+        struct fake_step  *before = fake_step(f, f->num_issued - 1);
+        check_eq(before->num_rows, before->batch.num_logits);
+        fake_check_blocks(f, &before->batch, b);
+    }
+    for (int i = 0; i < b->num_tokens; i++) {
+        if (b->input_ids[i] < 0) {           /* not collected yet, and made */
+            check_lt(f->num_done, f->num_issued);
+            check_lt(INPUT_SAMPLED(b->input_ids[i]),
+                     fake_step(f, f->num_issued - 1)->num_rows);
+        }
+    }
+    struct fake_step  *step = fake_step(f, f->num_issued);
+    fake_run_some(f, f->num_issued);
+    fake_copy(&step->batch, b);
+    step->num_rows = 0;
+    f->num_issued++;
+}
+
+bool
+model_samples(const struct model *m)
+{
+    return ((const struct fake_model *) m)->samples;
+}
+
+void
+model_sample(struct model *m, const struct sample_row *rows, int num_rows)
+{
+    struct fake_model  *f = (struct fake_model *) m;
+    struct fake_step   *step = fake_step(f, f->num_issued - 1);
+
+    check_lt(0, num_rows);
+    check_eq(num_rows, step->batch.num_logits);
+    check_eq(step->num_rows, 0);
+    step->num_rows = num_rows;
+    for (int i = 0; i < num_rows; i++) {
+        int32_t  *masked = step->masked_ids + i * GEN_STOP_IDS_MAX;
+        step->rows[i] = rows[i];
+        memcpy(masked, rows[i].masked_ids,
+               (size_t) rows[i].num_masked * sizeof *masked);
+        step->rows[i].masked_ids = masked;
+    }
+    fake_run_some(f, f->num_issued);
+}
+
+int
+model_sampled(struct model *m, int32_t *token_ids, struct err *err)
+{
+    struct fake_model  *f = (struct fake_model *) m;
+    struct fake_step   *step = fake_step(f, f->num_done);
+
+    check_lt(f->num_done, f->num_issued);
+    check_lt(0, step->num_rows);
+    if (f->lost) {
+        return err_set(err, "the device is lost");
+    }
+    fake_run_until(f, ++f->num_done);
+    memcpy(token_ids, step->ids, (size_t) step->num_rows * sizeof *token_ids);
+    return OK;
+}
+
+/* Of the engine: for one step that samples nothing. */
+int
+model_sync(struct model *m, struct err *err)
+{
+    struct fake_model  *f = (struct fake_model *) m;
+
+    check_eq(f->num_done + 1, f->num_issued);
+    check_eq(fake_step(f, f->num_done)->num_rows, 0);
+    if (f->lost) {
+        return err_set(err, "the device is lost");
+    }
+    fake_run_until(f, ++f->num_done);
     return OK;
 }
 

@@ -8,6 +8,14 @@
  * block in two hands, a missed or repeated token all give other tokens than
  * fake_model_expect(), or abort.
  *
+ * With `samples` it is a device: a step runs when its result is asked for, or
+ * at random before that, but never before the step ahead of it; the ids go from
+ * one step to the next without the host.  It aborts when more steps are in
+ * flight than allowed, when a row refers to an id that no sample() made, when
+ * results are read in another number than they were made, and when a step uses
+ * a block of the step in flight for anything but the same sequence's next
+ * tokens.
+ *
  * Linked instead of engine/model/model.c: same prototype, no switch in the
  * product. */
 #ifndef LLM_SIM_FAKE_MODEL_H
@@ -25,12 +33,14 @@
 struct fake_options {
     int max_num_seqs, max_num_batched_tokens, max_model_len;
     int block_size, num_blocks;
+    bool samples;
+    uint64_t seed;            /* of the moments at which steps run */
 };
 
 struct model *fake_model_create(const struct fake_options *options);
 void fake_model_destroy(struct model *m);
 
-/* The next model_forward() fails as a lost device does. */
+/* The next wait for the device fails. */
 void fake_model_lose(struct model *m);
 
 /* What a request alone must produce: fills out[], returns how many tokens,

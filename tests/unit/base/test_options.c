@@ -15,6 +15,7 @@ struct sample {
     const char         *path;
     const char         *device;
     struct option_list  names;
+    const char         *ahead;
 };
 
 #define F(x)  offsetof(struct sample, x)
@@ -26,6 +27,8 @@ static const struct option  table[] = {
     { "path", OPTION_STRING, F(path), NULL, "DIR", "h", 0, 0, NULL },
     { "device", OPTION_CHOICE, F(device), "auto", NULL, "h", 0, 0, "auto|cpu" },
     { "names", OPTION_LIST, F(names), NULL, NULL, "h", 0, 0, NULL },
+    { "ahead", OPTION_CHOICE, F(ahead), "auto", NULL, "h", 0, 0,
+      OPTION_AUTO_BOOL },
     { NULL, OPTION_BOOL, 0, NULL, NULL, NULL, 0, 0, NULL }
 };
 
@@ -43,6 +46,23 @@ parse(struct sample *s, struct err *err, int argc, const char **args)
 #define PARSE(...)                                                            \
     parse(&s, &err, (int) (sizeof((const char *[]) { __VA_ARGS__ })           \
                            / sizeof(char *)), (const char *[]) { __VA_ARGS__ })
+
+static void
+test_a_switch_can_be_left_to_the_program(void **state)
+{
+    struct sample  s;
+    struct err     err;
+    (void) state;
+    assert_int_equal(parse(&s, &err, 0, NULL), OK);
+    assert_string_equal(s.ahead, "auto");
+    assert_int_equal(PARSE("--ahead", "--max-num", "3"), OK);
+    assert_string_equal(s.ahead, "true");
+    assert_int_equal(PARSE("--no-ahead"), OK);
+    assert_string_equal(s.ahead, "false");
+    assert_int_equal(PARSE("--no-ahead", "--ahead=auto"), OK);
+    assert_string_equal(s.ahead, "auto");
+    assert_int_equal(PARSE("--ahead=maybe"), ERROR);
+}
 
 static void
 test_defaults_apply_without_arguments(void **state)
@@ -115,6 +135,7 @@ main(void)
 {
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(test_defaults_apply_without_arguments),
+        cmocka_unit_test(test_a_switch_can_be_left_to_the_program),
         cmocka_unit_test(test_all_spellings_are_the_same_option),
         cmocka_unit_test(test_lists_repeat_and_split_at_commas),
         cmocka_unit_test(test_errors_name_option_value_and_limit),

@@ -2,7 +2,8 @@
  *
  * Real models on the CPU backend in exact mode: alone, in a batch of 32, in
  * prompt chunks of 1, 7, 32 and 64, preempted and computed again, parked and
- * resumed.  Greedy and seeded.  Any difference is a fault of scheduler, batch
+ * resumed; step by step, one step ahead, and with the sampler in the backend
+ * (tests/sim/late_backend.h).  Greedy and seeded.  Any difference is a fault of scheduler, batch
  * or KV cache; there is no tolerance. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,6 +18,7 @@
 #include "engine/base/hash.h"
 #include "engine/core/engine.h"
 #include "engine/model/model.h"
+#include "tests/sim/late_backend.h"
 
 #define PROMPT_LEN   70
 #define OUTPUT_LEN   40
@@ -54,6 +56,19 @@ struct request {
     int                 num_ends;
     enum finish_reason  reason;
     int32_t             num_events;
+};
+
+/* How steps follow each other. */
+struct pace {
+    const char *name;
+    bool        async_scheduling;
+    bool        late;                /* the backend samples */
+};
+
+static const struct pace  paces[] = {
+    { "step by step", false, false },
+    { "one step ahead", true, false },
+    { "one step ahead, sampled by the backend", true, true },
 };
 
 static struct backend  *be;
@@ -111,14 +126,19 @@ pop_events(struct engine *e)
 /* Runs the scenario; out[OUTPUT_LEN] are the tokens of the one prompt. */
 static void
 run_scenario(const char *dir, const struct scenario *sc,
-             const struct sampling_params *sampling, int32_t *out)
+             const struct pace *pace, const struct sampling_params *sampling,
+             int32_t *out)
 {
+    struct late_backend   *late = NULL;
     static struct request  others[BATCH], one;
     struct model          *m;
     struct engine         *e;
     struct engine_stats    stats;
     struct err             err = { 0 };
 
+    if (pace->late) {
+        late_backend_attach(&late, be);
+    }
     if (model_open(&m, &(struct model_options) {
             .path = dir, .block_size = BLOCK_SIZE,
             .num_blocks = sc->num_blocks, .max_model_len = TOKENS_MAX,
@@ -128,6 +148,7 @@ run_scenario(const char *dir, const struct scenario *sc,
                .max_num_seqs = sc->max_num_seqs,
                .max_num_batched_tokens = sc->max_num_batched_tokens,
                .max_model_len = TOKENS_MAX, .max_waiting = BATCH,
+               .async_scheduling = pace->async_scheduling,
                .enable_chunked_prefill = true }, m, &err) != OK)
     {
         fail_msg("%s", err.message);
@@ -160,6 +181,9 @@ run_scenario(const char *dir, const struct scenario *sc,
     pop_events(e);
     engine_destroy(e);
     model_close(m);
+    if (late != NULL) {
+        late_backend_detach(late, be);
+    }
 }
 
 static void
@@ -168,20 +192,22 @@ assert_same_everywhere(const char *dir, const struct sampling_params *sampling)
     int32_t  alone[OUTPUT_LEN], tokens[OUTPUT_LEN];
     int      num_distinct = 0;
 
-    run_scenario(dir, &scenarios[0], sampling, alone);
+    run_scenario(dir, &scenarios[0], &paces[0], sampling, alone);
     for (int i = 1; i < OUTPUT_LEN; i++) {
         num_distinct += alone[i] != alone[i - 1];
     }
     /* Random weights may greedily repeat one token for ever. */
     assert_true(num_distinct > 3 || sampling->temperature == 0.0f);
-    for (size_t i = 1; i < sizeof scenarios / sizeof *scenarios; i++) {
-        run_scenario(dir, &scenarios[i], sampling, tokens);
-        for (int k = 0; k < OUTPUT_LEN; k++) {
-            if (tokens[k] != alone[k]) {
-                fail_msg("%s, %s, temperature %g: token %d is %d, alone %d",
-                         dir, scenarios[i].name,
-                         (double) sampling->temperature, k, tokens[k],
-                         alone[k]);
+    for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++) {
+        for (size_t j = 0; j < sizeof paces / sizeof *paces; j++) {
+            run_scenario(dir, &scenarios[i], &paces[j], sampling, tokens);
+            for (int k = 0; k < OUTPUT_LEN; k++) {
+                if (tokens[k] != alone[k]) {
+                    fail_msg("%s, %s, %s, temperature %g: token %d is %d, "
+                             "alone %d", dir, scenarios[i].name,
+                             paces[j].name, (double) sampling->temperature, k,
+                             tokens[k], alone[k]);
+                }
             }
         }
     }

@@ -6,6 +6,8 @@
  * deadlines at random.  Whatever happens to the others, a request that ends by
  * itself must have produced exactly the tokens it produces alone, and one that
  * was ended must have produced a beginning of them.
+ * An engine plans step by step or one step ahead, on a device that samples or
+ * one that does not.
  *
  *     test_sim [first_seed [num_seeds]] */
 #include <setjmp.h>
@@ -61,6 +63,7 @@ sim_create(struct sim *s)
 {
     static const int     block_sizes[] = { 1, 2, 4, 16 };
     struct fake_options  f = { .block_size = block_sizes[rnd(s, 4)] };
+    bool                 ahead = rnd(s, 3) != 0;
 
     f.max_num_seqs = 1 + (int) rnd(s, 8);
     f.max_model_len = 8 + (int) rnd(s, 90);
@@ -71,7 +74,10 @@ sim_create(struct sim *s)
         .max_model_len = f.max_model_len,
         .max_waiting = (int32_t) rnd(s, 20),
         .enable_chunked_prefill = rnd(s, 4) != 0,
+        .async_scheduling = ahead,
     };
+    f.samples = rnd(s, 3) != 0;
+    f.seed = rnd(s, UINT64_MAX);
     if (!s->options.enable_chunked_prefill
         && s->options.max_num_batched_tokens < f.max_model_len)
     {
@@ -109,6 +115,9 @@ sim_request(struct sim *s, struct request *r)
     g->sampling.seed = rnd(s, 1000);
     for (int32_t i = 0; i < g->num_prompt_tokens; i++) {
         r->token_ids[i] = (int32_t) rnd(s, FAKE_VOCAB - 1);
+    }
+    for (int32_t i = g->num_prompt_tokens; i < TOKENS_MAX; i++) {
+        r->token_ids[i] = INT32_MIN;         /* read too early */
     }
     if (rnd(s, 15) == 0) {
         r->token_ids[rnd(s, (uint64_t) g->num_prompt_tokens)] = FAKE_NAN_ID;

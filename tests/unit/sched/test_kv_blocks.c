@@ -29,7 +29,7 @@ ids_are_distinct_and_never_the_null_block(void **state)
         seen[table[i]] = true;
     }
     assert_int_equal(kv_blocks_num_free(kv), 0);
-    kv_blocks_release(kv, table, &num);
+    kv_blocks_release(kv, table, &num, 0);
     assert_int_equal(num, 0);
     assert_int_equal(kv_blocks_num_free(kv), 9);
     kv_blocks_destroy(kv);
@@ -50,7 +50,7 @@ append_is_all_or_nothing(void **state)
     assert_false(kv_blocks_append(kv, b, &num_b, 2));
     assert_int_equal(num_b, 0);
     assert_int_equal(kv_blocks_num_free(kv), 1);
-    kv_blocks_release(kv, a, &num_a);
+    kv_blocks_release(kv, a, &num_a, 0);
     assert_true(kv_blocks_append(kv, b, &num_b, 3));
     kv_blocks_destroy(kv);
 }
@@ -70,9 +70,9 @@ a_shared_block_is_free_when_the_last_table_lets_go(void **state)
     kv_blocks_audit_table(kv, a, num_a);
     kv_blocks_audit_table(kv, b, num_b);
     kv_blocks_audit_end(kv);
-    kv_blocks_release(kv, a, &num_a);
+    kv_blocks_release(kv, a, &num_a, 0);
     assert_int_equal(kv_blocks_num_free(kv), 2);
-    kv_blocks_release(kv, b, &num_b);
+    kv_blocks_release(kv, b, &num_b, 0);
     assert_int_equal(kv_blocks_num_free(kv), 3);
     kv_blocks_destroy(kv);
 }
@@ -88,6 +88,34 @@ a_pool_without_usable_blocks_is_refused(void **state)
     assert_null(kv);
     assert_true(err.message[0] != '\0');
     assert_int_equal(kv_blocks_create(&kv, KV_BLOCKS_MAX + 1, &err), ERROR);
+}
+
+static void
+fenced_blocks_are_free_when_their_step_is_done(void **state)
+{
+    (void) state;
+    struct kv_blocks  *kv;
+    int32_t            a[3], b[2], num_a = 0, num_b = 0;
+
+    assert_int_equal(kv_blocks_create(&kv, 6, NULL), OK);
+    for (uint64_t step = 1; step < 20; step += 2) {     /* round the ring */
+        assert_true(kv_blocks_append(kv, a, &num_a, 3));
+        assert_true(kv_blocks_append(kv, b, &num_b, 2));
+        kv_blocks_release(kv, a, &num_a, step);
+        kv_blocks_release(kv, b, &num_b, step + 1);
+        assert_int_equal(kv_blocks_num_fenced(kv), 5);
+        assert_int_equal(kv_blocks_num_free(kv), 0);
+        kv_blocks_audit_begin(kv);
+        kv_blocks_audit_end(kv);
+        kv_blocks_step_done(kv, step - 1);
+        assert_false(kv_blocks_append(kv, a, &num_a, 1));
+        kv_blocks_step_done(kv, step);
+        assert_int_equal(kv_blocks_num_free(kv), 3);
+        kv_blocks_step_done(kv, step + 1);
+        assert_int_equal(kv_blocks_num_free(kv), 5);
+        assert_int_equal(kv_blocks_num_fenced(kv), 0);
+    }
+    kv_blocks_destroy(kv);
 }
 
 /* Runs wrong(kv) in a child: it must die of a failed check. */
@@ -139,9 +167,19 @@ wrong_double_free(struct kv_blocks *kv)
     int32_t  a[2], num = 0;
 
     (void) kv_blocks_append(kv, a, &num, 2);
-    kv_blocks_release(kv, a, &num);
+    kv_blocks_release(kv, a, &num, 0);
     num = 2;
-    kv_blocks_release(kv, a, &num);
+    kv_blocks_release(kv, a, &num, 0);
+}
+
+static void
+wrong_share_of_a_fenced_block(struct kv_blocks *kv)
+{
+    int32_t  a[1], num = 0;
+
+    (void) kv_blocks_append(kv, a, &num, 1);
+    kv_blocks_release(kv, a, &num, 1);
+    kv_blocks_share(kv, a[0]);
 }
 
 static void
@@ -151,6 +189,7 @@ the_audit_notices_leaks_double_owners_and_double_frees(void **state)
     assert_aborts(wrong_leak);
     assert_aborts(wrong_second_owner);
     assert_aborts(wrong_double_free);
+    assert_aborts(wrong_share_of_a_fenced_block);
 }
 
 int
@@ -160,6 +199,7 @@ main(void)
         cmocka_unit_test(ids_are_distinct_and_never_the_null_block),
         cmocka_unit_test(append_is_all_or_nothing),
         cmocka_unit_test(a_shared_block_is_free_when_the_last_table_lets_go),
+        cmocka_unit_test(fenced_blocks_are_free_when_their_step_is_done),
         cmocka_unit_test(a_pool_without_usable_blocks_is_refused),
         cmocka_unit_test(
             the_audit_notices_leaks_double_owners_and_double_frees),

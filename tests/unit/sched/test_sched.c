@@ -1,5 +1,6 @@
 /* test_sched.c - the scheduler's policy case by case, then thousands of
- * random schedules with a progress checker and an audit after every step.
+ * random schedules with a progress checker and an audit after every step,
+ * half of them planned one step ahead.
  *
  *     test_sched [first_seed [num_seeds]] */
 #include <setjmp.h>
@@ -41,24 +42,31 @@ add(struct sched *s, uint64_t id, int32_t prompt, int32_t max_tokens)
         .id = id, .num_prompt_tokens = prompt, .max_tokens = max_tokens }, 1);
 }
 
-/* Computes the plan and appends a token wherever one was sampled. */
+/* Waits for the oldest step in flight and ends what has all its tokens. */
 static void
-finish_step(struct sched *s, struct plan *plan)
+collect(struct sched *s, struct plan *plan)
 {
-    if (plan->num_seqs == 0) {
-        return;
-    }
     sched_done(s);
     for (int32_t i = 0; i < plan->num_seqs; i++) {
-        struct seq  *q = plan->seqs[i].seq;
-        if (q != NULL && plan->seqs[i].sample) {
-            sched_append(s, q);
-            if (q->num_tokens == q->num_tokens_max) {
-                sched_finish(s, q);
-            }
+        struct plan_seq  *p = &plan->seqs[i];
+        if (p->seq != NULL && p->sample
+            && p->position + p->num_tokens + 1 == p->seq->num_tokens_max)
+        {
+            assert_int_equal(p->seq->state, SEQ_ENDING);
+            sched_finish(s, p->seq);
         }
     }
     sched_audit(s);
+}
+
+/* Computes the plan, one token wherever it says so. */
+static void
+finish_step(struct sched *s, struct plan *plan)
+{
+    if (plan->num_seqs > 0) {
+        sched_issued(s);
+        collect(s, plan);
+    }
 }
 
 static void
@@ -201,6 +209,7 @@ a_cancel_in_flight_frees_after_the_step(void **state)
     sched_counts(s, &c);
     assert_int_equal(c.kv_blocks_used, 2);
     assert_int_equal(a->state, SEQ_FINISHED);
+    sched_issued(s);
     sched_done(s);
     assert_null(p->seqs[0].seq);
     sched_counts(s, &c);
@@ -319,6 +328,139 @@ without_chunks_a_prompt_is_computed_whole_or_not_at_all(void **state)
 }
 
 static void
+the_next_step_is_planned_by_counts_alone(void **state)
+{
+    (void) state;
+    struct sched  *s = make_sched(4, 64, 4, 8);
+    struct seq    *a = add(s, 1, 5, 3);
+    struct plan   *p1 = sched_next(s, 1), *p2;
+
+    sched_issued(s);
+    assert_true(sched_in_flight(s, a));
+    p2 = sched_next(s, 2);
+    assert_ptr_not_equal(p1, p2);
+    assert_ptr_equal(p2->seqs[0].seq, a);
+    assert_int_equal(p2->seqs[0].position, 5);
+    assert_true(p2->seqs[0].decode && p2->seqs[0].sample);
+    sched_issued(s);
+    collect(s, p1);
+    p1 = sched_next(s, 3);
+    assert_int_equal(p1->seqs[0].position, 6);    /* its last: max_tokens 3 */
+    sched_issued(s);
+    assert_int_equal(a->state, SEQ_ENDING);
+    assert_int_equal(a->num_blocks, 0);
+    collect(s, p2);
+    assert_int_equal(sched_next(s, 4)->num_seqs, 0);     /* never planned */
+    collect(s, p1);
+    assert_int_equal(a->state, SEQ_FREE);
+    sched_destroy(s);
+}
+
+static void
+an_ending_sequence_gives_up_its_seat_but_not_its_life(void **state)
+{
+    (void) state;
+    struct sched        *s = make_sched(1, 64, 4, 8);
+    struct seq          *a = add(s, 1, 5, 1), *b = add(s, 2, 5, 1);
+    struct plan         *p1 = sched_next(s, 1), *p2;
+    struct sched_counts  c;
+
+    sched_issued(s);
+    sched_park(s, a, true);
+    assert_int_equal(a->state, SEQ_ENDING);
+    sched_counts(s, &c);
+    assert_int_equal(c.num_running, 1);
+    p2 = sched_next(s, 2);
+    assert_ptr_equal(p2->seqs[0].seq, b);
+    sched_issued(s);
+    collect(s, p1);
+    collect(s, p2);
+    sched_destroy(s);
+}
+
+static void
+a_stop_seen_late_wastes_one_row_and_its_blocks_are_fenced(void **state)
+{
+    (void) state;
+    struct sched        *s = make_sched(4, 64, 4, 2);
+    struct seq          *a = add(s, 1, 4, 4), *b = add(s, 2, 4, 4);
+    struct plan         *p1 = sched_next(s, 1), *p2, *p3;
+    struct sched_counts  c;
+
+    assert_int_equal(p1->num_seqs, 1);           /* a has both blocks */
+    sched_issued(s);
+    p2 = sched_next(s, 2);
+    assert_int_equal(p2->num_seqs, 1);
+    sched_issued(s);
+    sched_done(s);
+    sched_finish(s, a);                          /* its first was a stop */
+    assert_int_equal(a->state, SEQ_FINISHED);
+    sched_audit(s);
+    p3 = sched_next(s, 3);
+    assert_int_equal(p3->num_seqs, 0);           /* the second step uses them */
+    assert_int_equal(p3->num_preempted, 0);
+    sched_counts(s, &c);
+    assert_int_equal(c.kv_blocks_used, 2);
+    sched_done(s);
+    assert_null(p2->seqs[0].seq);
+    assert_int_equal(a->state, SEQ_FREE);
+    p3 = sched_next(s, 4);
+    assert_ptr_equal(p3->seqs[0].seq, b);
+    finish_step(s, p3);
+    sched_destroy(s);
+}
+
+/* Two blocks each of four; a needs its third while both are in flight. */
+static void
+a_preemption_in_flight_pays_one_step_later(void **state)
+{
+    (void) state;
+    struct sched  *s = make_sched(4, 64, 2, 4);
+    struct seq    *a = add(s, 1, 2, 6), *b = add(s, 2, 2, 6);
+    struct plan   *p[2] = { sched_next(s, 1), NULL };
+
+    sched_issued(s);
+    for (int step = 1; step <= 2; step++) {
+        p[step & 1] = sched_next(s, 1);
+        assert_int_equal(p[step & 1]->num_seqs, 2);
+        sched_issued(s);
+        collect(s, p[~step & 1]);
+    }
+    p[1] = sched_next(s, 2);
+    assert_int_equal(p[1]->num_preempted, 1);
+    assert_int_equal(b->state, SEQ_WAITING);
+    assert_int_equal(b->num_blocks, 0);
+    assert_int_equal(p[1]->num_seqs, 0);         /* a sits out */
+    collect(s, p[0]);                            /* b still gets its token */
+    assert_int_equal(b->num_tokens, 5);
+    p[1] = sched_next(s, 3);
+    assert_int_equal(p[1]->num_seqs, 1);
+    assert_ptr_equal(p[1]->seqs[0].seq, a);
+    assert_int_equal(p[1]->num_preempted, 0);
+    finish_step(s, p[1]);
+    sched_destroy(s);
+}
+
+static void
+a_lost_device_leaves_nothing_in_flight(void **state)
+{
+    (void) state;
+    struct sched        *s = make_sched(4, 64, 4, 8);
+    struct seq          *a = add(s, 1, 5, 3);
+    struct sched_counts  c;
+
+    (void) sched_next(s, 1);
+    sched_issued(s);
+    (void) sched_next(s, 2);
+    sched_finish(s, a);
+    sched_abandon(s);
+    sched_audit(s);
+    sched_counts(s, &c);
+    assert_int_equal(c.kv_blocks_used, 0);
+    sched_destroy(s);
+}
+
+static void
 impossible_options_are_refused(void **state)
 {
     (void) state;
@@ -353,6 +495,10 @@ struct run {
     int64_t         now_ns;
     int             num_stuck;      /* steps without a new token */
     int64_t         num_ended;
+    bool            ahead;          /* one step stays in flight */
+    struct plan    *in_flight;
+    uint64_t       *users;          /* [num_blocks] id + 1 of the sequence that
+                                       the step in flight uses it for, 0 */
 };
 
 static uint64_t
@@ -474,6 +620,51 @@ run_check_plan(const struct run *r, const struct plan *p, uint64_t oldest_id)
     check_le(num_tokens, r->options.max_num_batched_tokens);
 }
 
+/* No block of the step in flight may be another sequence's in the next. */
+static void
+run_check_users(struct run *r, const struct plan *p)
+{
+    size_t  bytes = (size_t) r->options.num_blocks * sizeof *r->users;
+
+    for (int pass = 0; pass < 2; pass++) {
+        for (int32_t i = 0; i < p->num_seqs; i++) {
+            const struct seq  *q = p->seqs[i].seq;
+            for (int32_t k = 0; k < q->num_blocks; k++) {
+                uint64_t  *user = &r->users[q->block_table[k]];
+                check(*user == 0 || *user == q->id + 1);
+                *user = pass == 1 ? q->id + 1 : *user;
+            }
+        }
+        if (pass == 0) {
+            memset(r->users, 0, bytes);
+        }
+    }
+}
+
+/* The oldest step is computed: its tokens are known.  True: there were any. */
+static bool
+run_collect(struct run *r, struct plan *p, bool disturb)
+{
+    bool  grew = false;
+
+    sched_done(r->s);
+    for (int32_t i = 0; i < p->num_seqs; i++) {
+        struct plan_seq  *e = &p->seqs[i];
+        if (e->seq == NULL || !e->sample) {
+            continue;
+        }
+        bool  numeric_error = disturb && rnd(r, 200) == 0;
+        grew |= !numeric_error;
+        if (numeric_error || (disturb && rnd(r, 30) == 0)
+            || e->position + e->num_tokens + 1 == e->seq->num_tokens_max)
+        {
+            run_forget(r, run_find(r, e->seq));
+            sched_finish(r->s, e->seq);
+        }
+    }
+    return grew;
+}
+
 static void
 run_step(struct run *r, bool disturb)
 {
@@ -491,35 +682,30 @@ run_step(struct run *r, bool disturb)
     oldest_id = run_oldest_running(r);
     struct plan  *p = sched_next(r->s, r->now_ns);
     run_check_plan(r, p, oldest_id);
+    run_check_users(r, p);
     for (int i = 0; disturb && i < 2; i++) {
         run_disturb(r);
     }
     if (p->num_seqs > 0) {
-        sched_done(r->s);
+        sched_issued(r->s);
     }
-    for (int32_t i = 0; i < p->num_seqs; i++) {
-        q = p->seqs[i].seq;
-        if (q == NULL || !p->seqs[i].sample) {
-            continue;
-        }
-        bool  numeric_error = disturb && rnd(r, 200) == 0;
-        if (!numeric_error) {
-            sched_append(r->s, q);
-            grew = true;
-        }
-        if (numeric_error || q->num_tokens == q->num_tokens_max
-            || (disturb && rnd(r, 30) == 0))
-        {
-            run_forget(r, run_find(r, q));
-            sched_finish(r->s, q);
-        }
+    if (r->in_flight != NULL) {
+        grew = run_collect(r, r->in_flight, disturb);
+        r->in_flight = NULL;
+    }
+    if (p->num_seqs > 0 && r->ahead) {
+        r->in_flight = p;
+    } else if (p->num_seqs > 0) {
+        grew = run_collect(r, p, disturb);
+        memset(r->users, 0, (size_t) r->options.num_blocks
+                            * sizeof *r->users);
     }
     sched_audit(r->s);
     sched_counts(r->s, &c);
     check_eq(c.num_running + c.num_waiting + c.num_parked, r->num_live);
     r->num_stuck = grew || c.num_running + c.num_waiting == 0
                    ? 0 : r->num_stuck + 1;
-    check_le(r->num_stuck, r->options.max_model_len + 2);
+    check_le(r->num_stuck, (r->options.max_model_len + 2) * (1 + r->ahead));
 }
 
 static void
@@ -552,6 +738,9 @@ run_seed(uint64_t seed)
     int                  num_steps = 60 + (int) rnd(&r, 100), num_drain = 0;
 
     run_options(&r);
+    r.ahead = rnd(&r, 2) == 0;
+    r.users = calloc((size_t) r.options.num_blocks, sizeof *r.users);
+    check(r.users != NULL);
     check_eq(sched_create(&r.s, &r.options, NULL), OK);
     for (int i = 0; i < num_steps; i++) {
         for (uint64_t n = rnd(&r, 3); n > 0; n--) {
@@ -568,9 +757,14 @@ run_seed(uint64_t seed)
         run_step(&r, false);
         check_le(++num_drain, SEQS_MAX * 200);
     }
+    if (r.in_flight != NULL) {
+        (void) run_collect(&r, r.in_flight, false);
+    }
+    sched_audit(r.s);
     sched_counts(r.s, &c);
     check_eq(c.kv_blocks_used, 0);
     sched_destroy(r.s);
+    free(r.users);
     return (int64_t) c.num_preemptions;
 }
 
@@ -620,6 +814,12 @@ main(int argc, char **argv)
         cmocka_unit_test(deadlines_expire_in_every_state_and_only_then),
         cmocka_unit_test(
             without_chunks_a_prompt_is_computed_whole_or_not_at_all),
+        cmocka_unit_test(the_next_step_is_planned_by_counts_alone),
+        cmocka_unit_test(an_ending_sequence_gives_up_its_seat_but_not_its_life),
+        cmocka_unit_test(
+            a_stop_seen_late_wastes_one_row_and_its_blocks_are_fenced),
+        cmocka_unit_test(a_preemption_in_flight_pays_one_step_later),
+        cmocka_unit_test(a_lost_device_leaves_nothing_in_flight),
         cmocka_unit_test(impossible_options_are_refused),
         cmocka_unit_test(
             random_schedules_keep_every_invariant_and_make_progress),
