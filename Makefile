@@ -108,8 +108,8 @@ FORCE:
 PREFIX     ?= /usr
 LIBDIR     := $(DESTDIR)$(PREFIX)/lib
 .PHONY: run install
-run:                    ## everything from a fresh machine: packages, build, nginx on 127.0.0.1:8000; MODEL=dir PORT=n
-	@BUILD=$(BUILD) CONFIG=$(CONFIG) $(if $(MODEL),MODEL='$(MODEL)') $(if $(PORT),PORT=$(PORT)) tools/run.sh
+run:                    ## everything from a fresh machine: packages, build, nginx on 127.0.0.1:8000; MODEL=dir PORT=n CONF=file
+	@BUILD=$(BUILD) CONFIG=$(CONFIG) $(if $(MODEL),MODEL='$(MODEL)') $(if $(PORT),PORT=$(PORT)) $(if $(CONF),CONF='$(CONF)') tools/run.sh
 install: engine tools module ## to DESTDIR and PREFIX (/usr)
 	install -Dm755 $(B)/nginx-llm-engine $(LIBDIR)/nginx-llm/nginx-llm-engine
 	[ ! -e $(CUDA_SO) ] || install -Dm755 $(CUDA_SO) $(LIBDIR)/nginx-llm/nginx-llm-cuda.so

@@ -363,9 +363,9 @@ connect() failed
 
 === TEST 25: 503, limit_conn: the request of the server behind is the second
 --- http_config
-    limit_conn_zone $server_name zone=one:1m;
+    limit_conn_zone $server_name zone=two:1m;
 --- config
-    limit_conn one 1;
+    limit_conn two 1;
     location /outer/ { proxy_pass http://127.0.0.1:$TEST_NGINX_SERVER_PORT/; }
     location / { llm_pass mock; }
 --- request
@@ -377,7 +377,7 @@ Retry-After: 1
 --- response_body_like eval
 main::document('server_error', 'unavailable')
 --- error_log
-limiting connections by zone "one"
+limiting connections by zone "two"
 
 
 

@@ -16,10 +16,10 @@ __DATA__
 
 === TEST 1: limit_req per key: one key's bucket is not another's
 --- http_config
-    limit_req_zone $llm_key_id zone=keys:1m rate=1r/m;
+    limit_req_zone $llm_key_id zone=keys1:1m rate=1r/m;
     limit_req_status 429;
 --- config
-    location / { limit_req zone=keys burst=1 nodelay; llm_pass mock; }
+    location / { limit_req zone=keys1 burst=1 nodelay; llm_pass mock; }
 --- pipelined_requests eval
 [("GET /v1/models") x 5]
 --- more_headers eval
@@ -34,10 +34,10 @@ __DATA__
 === TEST 2: a key that a map makes empty has no limit
 --- http_config
     map $llm_key $limited { default $llm_key_id; sk-root ""; }
-    limit_req_zone $limited zone=keys:1m rate=1r/m;
+    limit_req_zone $limited zone=keys2:1m rate=1r/m;
 --- config
     limit_req_status 429;
-    location / { limit_req zone=keys; llm_pass mock; }
+    location / { limit_req zone=keys2; llm_pass mock; }
 --- pipelined_requests eval
 [("GET /v1/models") x 4]
 --- more_headers eval
@@ -49,12 +49,12 @@ __DATA__
 
 === TEST 3: limit_conn per key counts a request until its answer has ended
 --- http_config
-    limit_conn_zone $llm_key_id zone=keys:1m;
+    limit_conn_zone $llm_key_id zone=keys3:1m;
 --- config
     limit_conn_status 429;
-    location / { limit_conn keys 1; llm_pass mock; }
-    location /same/ { limit_conn keys 1; proxy_pass http://127.0.0.1:$TEST_NGINX_SERVER_PORT/; }
-    location /other/ { limit_conn keys 1; proxy_set_header api-key other;
+    location / { limit_conn keys3 1; llm_pass mock; }
+    location /same/ { limit_conn keys3 1; proxy_pass http://127.0.0.1:$TEST_NGINX_SERVER_PORT/; }
+    location /other/ { limit_conn keys3 1; proxy_set_header api-key other;
         proxy_pass http://127.0.0.1:$TEST_NGINX_SERVER_PORT/; }
 --- pipelined_requests eval
 ["GET /same/v1/models", "GET /other/v1/models", "GET /v1/models"]
@@ -152,11 +152,11 @@ Content-Type: application/json
 
 === TEST 9: limit_req that delays: a dry run says what it would do
 --- http_config
-    limit_req_zone $llm_key zone=keys:1m rate=1r/m;
+    limit_req_zone $llm_key zone=keys9:1m rate=1r/m;
     log_format req '[$limit_req_status]';
 --- config
     access_log logs/access.log req;
-    location / { limit_req zone=keys; limit_req_dry_run on; llm_pass mock; }
+    location / { limit_req zone=keys9; limit_req_dry_run on; llm_pass mock; }
 --- pipelined_requests eval
 ["GET /v1/models", "GET /v1/models"]
 --- more_headers

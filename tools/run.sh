@@ -3,6 +3,7 @@
 #
 #     tools/run.sh                                the demo model on port 8000
 #     MODEL=/path/to/model PORT=8080 tools/run.sh
+#     CONF=conf/keys.conf tools/run.sh            another file of conf/
 #
 # The foreground process of `make run`.  Everything it writes at run time lies
 # in a directory of its own under $TMPDIR, which goes at the end.  Ctrl-C stops
@@ -14,6 +15,8 @@ cd "$(dirname "$0")/.."
 
 PORT=${PORT:-8000}
 MODEL=${MODEL:-models/demo}
+CONF=${CONF:-conf/demo.conf}
+TLS_PORT=${TLS_PORT:-8443}
 BUILD=${BUILD:-build}
 CONFIG=${CONFIG:-release}
 STOP_SECONDS=15
@@ -27,6 +30,7 @@ esac
 [ -d "$MODEL" ] || fail "MODEL=$MODEL is no directory; give a Hugging Face model directory"
 [ -r "$MODEL/config.json" ] || fail "$MODEL has no readable config.json; is it a Hugging Face model directory?"
 MODEL=$(realpath "$MODEL")
+[ -r "$CONF" ] || fail "CONF=$CONF is no readable file; conf/README.md lists what there is"
 
 # Listening sockets (state 0A) of this port, whatever their address.
 port_taken() {
@@ -96,12 +100,21 @@ if [ "$(id -u)" = 0 ]; then
     fi
 fi
 
+# conf/tls.conf says how; here for those who only want to see it run.
+if grep -q '^[^#]*@PREFIX@/tls.crt' "$CONF"; then
+    openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=localhost \
+        -addext subjectAltName=DNS:localhost,IP:127.0.0.1 \
+        -keyout "$prefix/tls.key" -out "$prefix/tls.crt" 2>/dev/null \
+        || fail "openssl makes no certificate for $CONF"
+fi
+
 escape() { printf '%s' "$1" | sed 's/[&|\\]/\\&/g'; }
 sed -e "s|@PREFIX@|$(escape "$prefix")|g" -e "s|@PORT@|$PORT|g" \
     -e "s|@MODEL@|$(escape "$MODEL")|g" \
     -e "s|@ENGINE@|$(escape "$prefix/nginx-llm-engine")|g" \
     -e "s|@MODULE@|$(escape "$bin/ngx_http_llm_module.so")|g" \
-    -e "s|@USER@|$(escape "$user")|g" conf/demo.conf > "$prefix/nginx.conf"
+    -e "s|@USER@|$(escape "$user")|g" -e "s|@CONF@|$(escape "$PWD/conf")|g" \
+    -e "s|@TLS_PORT@|$TLS_PORT|g" "$CONF" > "$prefix/nginx.conf"
 
 nginx=$(PATH=$PATH:/usr/sbin:/usr/local/sbin command -v nginx) || fail "there is no nginx; tools/setup.sh run installs it"
 "$nginx" -e "$prefix/logs/error.log" -p "$prefix/" -c "$prefix/nginx.conf" &
