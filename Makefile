@@ -45,6 +45,7 @@ DEPS_engine/text        := engine/text engine/base
 DEPS_engine/grammar     := engine/grammar engine/text engine/base
 DEPS_engine/backend     := engine/backend/cpu engine/backend engine/base
 DEPS_engine/backend/cpu := engine/backend/cpu engine/backend engine/base
+DEPS_engine/backend/cuda := engine/base
 DEPS_engine/model       := engine/model engine/backend/cpu engine/backend engine/base
 DEPS_engine/sample      := engine/sample engine/backend/cpu engine/backend engine/base
 DEPS_engine/sched       := engine/sched engine/base

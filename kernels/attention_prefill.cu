@@ -103,6 +103,7 @@ attention_prefill_launch(const struct attention_params *p, cudaStream_t stream)
 
 extern "C" cudaError_t attention_decode_init(void);
 extern "C" cudaError_t attention_prefill_sm90_init(void);
+extern "C" cudaError_t attention_decode_sm90_init(void);
 
 cudaError_t
 attention_init(void)
@@ -115,6 +116,7 @@ attention_init(void)
         prefill_allow_smem<__half, 64>, prefill_allow_smem<__half, 96>,
         prefill_allow_smem<__half, 128>, prefill_allow_smem<__half, 256>,
         attention_decode_init, attention_prefill_sm90_init,
+        attention_decode_sm90_init,
     };
     for (cudaError_t (*init)(void) : all) {
         cudaError_t  e = init();

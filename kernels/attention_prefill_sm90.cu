@@ -13,7 +13,7 @@
  * NaN: tables are read for blocks that hold keys only.  Rows of the last block
  * past the last key are what the cache holds: their scores are masked by index,
  * their V is overwritten with zeros, as are blocks that were not read. */
-#include "kernels/sm90.cuh"
+#include "kernels/kv_map.cuh"
 
 #define ROWS           128      /* of an item */
 #define KEYS           128      /* of a tile */
@@ -430,51 +430,6 @@ prefill_sm90_kernel(struct attention_params p,
 
 /* ---- host ---- */
 
-typedef CUresult (*encode_function)(CUtensorMap *, CUtensorMapDataType,
-                                    cuuint32_t, void *, const cuuint64_t *,
-                                    const cuuint64_t *, const cuuint32_t *,
-                                    const cuuint32_t *, CUtensorMapInterleave,
-                                    CUtensorMapSwizzle, CUtensorMapL2promotion,
-                                    CUtensorMapFloatOOBfill);
-
-/* The driver's function: the library is not linked with the driver. */
-static cudaError_t
-encoder(encode_function *out)
-{
-    void                            *function = NULL;
-    cudaDriverEntryPointQueryResult  found;
-    cudaError_t  e = cudaGetDriverEntryPointByVersion(
-        "cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found);
-    *out = reinterpret_cast<encode_function>(function);
-    if (e == cudaSuccess && (found != cudaDriverEntryPointSuccess
-                             || function == NULL))
-    {
-        e = cudaErrorSymbolNotFound;
-    }
-    return e;
-}
-
-/* Boxes of one cache block and 64 columns of a layer's K or V. */
-static cudaError_t
-encode_map(encode_function encode, CUtensorMap *map, const void *data,
-           const struct kv_layer *kv)
-{
-    cuuint64_t  size[2] = {
-        static_cast<cuuint64_t>(kv->head_dim),
-        (static_cast<cuuint64_t>(kv->num_blocks)
-         * static_cast<cuuint64_t>(kv->num_kv_heads)) << kv->block_shift };
-    cuuint64_t  pitch[1] = { static_cast<cuuint64_t>(kv->head_dim) * 2 };
-    cuuint32_t  box[2] = { SWIZZLE_ELEMS, 1u << kv->block_shift };
-    cuuint32_t  step[2] = { 1, 1 };
-    CUresult    e = encode(
-        map, kv->dtype == KERNEL_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
-                                      : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
-        2, const_cast<void *>(data), size, pitch, box, step,
-        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-        CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    return e == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
-}
-
 template <int HD> static constexpr int
 smem_bytes(void)
 {
@@ -484,15 +439,8 @@ smem_bytes(void)
 template <typename T, int HD> static cudaError_t
 run(const struct attention_params *p, cudaStream_t stream)
 {
-    CUtensorMap      k_map, v_map;
-    encode_function  encode;
-    cudaError_t      e = encoder(&encode);
-    if (e == cudaSuccess) {
-        e = encode_map(encode, &k_map, p->kv.k, &p->kv);
-    }
-    if (e == cudaSuccess) {
-        e = encode_map(encode, &v_map, p->kv.v, &p->kv);
-    }
+    CUtensorMap  k_map, v_map;
+    cudaError_t  e = kv_maps_init(&k_map, &v_map, &p->kv, KEYS);
     if (e != cudaSuccess) {
         return e;
     }
@@ -532,14 +480,7 @@ attention_prefill_sm90_init(void)
 int
 attention_prefill_sm90_takes(const struct attention_params *p)
 {
-    int  major = 0, device = 0;
-    if (cudaGetDevice(&device) != cudaSuccess
-        || cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor,
-                                  device) != cudaSuccess)
-    {
-        return 0;
-    }
-    return major == 9 && p->window == 0
+    return device_is_sm90() && p->window == 0
            && (p->kv.head_dim == 64 || p->kv.head_dim == 128)
            && p->kv.block_shift <= 6 && p->num_heads <= 65535
            && p->num <= 65535;

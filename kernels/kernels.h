@@ -11,6 +11,8 @@
 #include <stdint.h>
 #include <cuda_runtime_api.h>
 
+#include "kernels/attention_items.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -18,8 +20,6 @@ extern "C" {
 enum kernel_dtype { KERNEL_F32 = 1, KERNEL_BF16, KERNEL_F16 };
 
 #define KERNEL_HEAD_DIM_MAX    512   /* rope, simple attention */
-#define ATTENTION_ROWS         128   /* query rows of a prefill item */
-#define ATTENTION_GROUP_MAX    16    /* query heads per kv head, decode */
 
 /* Once per process and device: lets the attention kernels use more than 48 KB
  * of shared memory a block.  An error means that they do not fit the device. */
@@ -111,21 +111,6 @@ struct rope_params {
 cudaError_t rope_append_launch(const struct rope_params *p,
                                cudaStream_t stream);
 
-/* A piece of attention work.  Decode: one query row against the keys
- * [key_begin, key_end), at most its own, part `part` of num_parts; a row with several parts has
- * room for its partial results at partial .. partial + num_parts - 1.
- * Prefill: num_rows (at most ATTENTION_ROWS) rows of one sequence with
- * consecutive positions, against all their keys. */
-struct attention_item {
-    int32_t seq;           /* row of block_tables */
-    int32_t row;           /* first row of q and out */
-    int32_t num_rows;
-    int32_t position;      /* of the first row */
-    int32_t key_begin, key_end;
-    int32_t partial;
-    int32_t part, num_parts;
-};
-
 /* Causal attention over the paged cache: a query at position p sees keys
  * max(0, p - window + 1) .. p (window 0: all); out = round(sum round(p_j) v_j
  * / sum p_j), where p_j = exp(scale * (q . k_j) - m) and m is a running
@@ -143,6 +128,9 @@ struct attention_item {
  * decode groups up to ATTENTION_GROUP_MAX.  q, k, v rows 16-byte aligned.
  * prefill_sm90: the same on Hopper with wgmma and TMA, where _takes() says so:
  * head_dim 64 or 128, no window.
+ * decode_sm90: head_dim 64 or 128, groups up to ATTENTION_GROUP_MAX;
+ partial results are
+ * [partial][group][head_dim] and [partial][group][2].
  * simple: everything else (fp32, odd head sizes, mixed dtypes); one warp per
  * (row, query head), the maximum in a first pass over the keys.  Items unused.
  * Measured times: README.md beside this file. */
@@ -161,6 +149,12 @@ struct attention_params {
     int                          table_stride;
     int                          num;          /* items; simple: rows */
     const struct attention_item *items;
+    const struct decode_item    *decode_items;   /* decode_sm90 */
+    const int32_t               *decode_first;   /* [decode_shares + 1]: the
+                                                    items of each share */
+    int                          decode_shares;  /* at most decode_blocks *
+                                                    ATTENTION_DECODE_WARPS */
+    int                          decode_blocks;  /* multiprocessors */
     float                       *partial_out;  /* [partial][num_heads]
                                                   [head_dim] */
     float                       *partial_ml;   /* [partial][num_heads][2] */
@@ -174,6 +168,9 @@ cudaError_t attention_prefill_launch(const struct attention_params *p,
 int attention_prefill_sm90_takes(const struct attention_params *p);
 cudaError_t attention_prefill_sm90_launch(const struct attention_params *p,
                                           cudaStream_t stream);
+int attention_decode_sm90_takes(const struct attention_params *p);
+cudaError_t attention_decode_sm90_launch(const struct attention_params *p,
+                                         cudaStream_t stream);
 cudaError_t attention_simple_launch(const struct attention_params *p,
                                     cudaStream_t stream);
 

@@ -1,0 +1,555 @@
+/* attention_decode_sm90.cu - attention of one new token a sequence on Hopper:
+ * every warp of the GPU reads an equal share of all keys.
+ *
+ * A warp is on its own: it runs the items decode_first[w] .. decode_first[w +
+ * 1] - 1, each one (sequence, kv head, range of keys), brings their tiles of 32
+ * keys of K and V through a ring of its own by TMA, one ring ahead of what it
+ * computes and without a pause between items, and never waits for another
+ * warp.  The query heads of the kv head are the rows of one 16-row mma.sync
+ * tile.  Shares lie across the multiprocessors: share s is warp s / blocks of
+ * block s % blocks.
+ *
+ * Ranges that do not hold all keys of their sequence leave a partial result;
+ * the warp that counts itself last merges them in the order of the parts.  So
+ * results depend on the plan, never on timing.
+ *
+ * NaN: rows of a block outside the item's keys are what the cache holds: their
+ * scores are masked by index and their V overwritten with zeros.
+ *
+ * A first version gave a block's four warps the tiles of one item in turn, fed
+ * by a producer warp: at 1,024 keys as fast, but 1.4 times slower than the
+ * kernel of attention_decode.cu with short or uneven sequences, where the
+ * meeting of the warps at the end of each item costs several microseconds. */
+#include "kernels/attention_tile.cuh"
+#include "kernels/kv_map.cuh"
+
+#define WARPS       ATTENTION_DECODE_WARPS     /* of a block, one block an SM */
+#define THREADS     (WARPS * WARP)
+#define KEYS        ATTENTION_DECODE_KEYS      /* of a tile */
+#define RING_BYTES  (32 * 1024)                /* of a warp */
+#define SMEM_BYTES  (WARPS * RING_BYTES + 1024)
+
+static_assert(KEYS == 32, "one table entry a lane, two 16-key products");
+
+template <int HD> static __host__ __device__ constexpr int
+stage_bytes(void)
+{
+    return 2 * KEYS * HD * 2;       /* K, then V */
+}
+
+template <int HD> static __host__ __device__ constexpr int
+num_stages(void)
+{
+    return RING_BYTES / stage_bytes<HD>();
+}
+
+#if SM90_CODE
+
+template <int HD> struct stage_at {
+    int          stage;
+    unsigned int parity;
+    __device__ __forceinline__ void
+    next(void)
+    {
+        if (++stage == num_stages<HD>()) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+};
+
+/* The keys of an item that this layer's window leaves: [begin, end). */
+static __device__ __forceinline__ int
+item_begin(const struct attention_params &p, const struct decode_item &item)
+{
+    return p.window > 0 ? max(item.key_begin, item.position + 1 - p.window)
+                        : item.key_begin;
+}
+
+static __device__ __forceinline__ int
+item_tiles(int begin, int end)
+{
+    return begin < end ? (end + KEYS - 1) / KEYS - begin / KEYS : 0;
+}
+
+/* ---- bringing tiles ---- */
+
+/* Where the next tile comes from; row0, row1 are a lane's: of tile `batch` +
+ * lane of the item. */
+struct cursor {
+    int  item, end_item;
+    int  tile, tiles, batch;
+    int  row0, row1;
+};
+
+/* Row of the map where a key lies. */
+static __device__ __forceinline__ int
+map_row(const struct attention_params &p, const int32_t *table, int kv_head,
+        int key)
+{
+    int  block = table[key >> p.kv.block_shift];
+    return ((block * p.kv.num_kv_heads + kv_head) << p.kv.block_shift)
+           + (key & ((1 << p.kv.block_shift) - 1));
+}
+
+/* Rows of 32 tiles at a time, one a lane, so that table reads overlap.  The
+ * second half of a tile (blocks of 16 tokens) may have no block: then the first
+ * is brought twice, and masked. */
+static __device__ __forceinline__ void
+cursor_rows(const struct attention_params &p, const struct decode_item &item,
+            struct cursor &c)
+{
+    int  begin = item_begin(p, item);
+    int  key = (begin / KEYS + c.tile + static_cast<int>(threadIdx.x) % WARP)
+               * KEYS;
+    const int32_t  *table = p.block_tables
+                            + static_cast<size_t>(item.seq) * p.table_stride;
+    c.batch = c.tile;
+    c.tiles = item_tiles(begin, item.key_end);
+    c.row0 = c.row1 = 0;
+    if (key < item.key_end) {
+        c.row0 = map_row(p, table, item.kv_head, key);
+        c.row1 = key + 16 < item.key_end
+                 ? map_row(p, table, item.kv_head, key + 16) : c.row0;
+    }
+}
+
+template <int HD> static __device__ __forceinline__ void
+bring(const struct attention_params &p, const CUtensorMap *k_map,
+      const CUtensorMap *v_map, int row0, int row1, char *k, uint64_t *full)
+{
+    int    box_rows = min(KEYS, 1 << p.kv.block_shift);
+    char  *v = k + KEYS * HD * 2;
+    barrier_arrive_expect(full, stage_bytes<HD>());
+#pragma unroll
+    for (int half = 0; half < HD / SWIZZLE_ELEMS; half++) {
+        int  at = half * KEYS * SWIZZLE_BYTES, col = half * SWIZZLE_ELEMS;
+        tma_load_2d(k + at, k_map, col, row0, full);
+        tma_load_2d(v + at, v_map, col, row0, full);
+        if (box_rows < KEYS) {
+            at += box_rows * SWIZZLE_BYTES;
+            tma_load_2d(k + at, k_map, col, row1, full);
+            tma_load_2d(v + at, v_map, col, row1, full);
+        }
+    }
+}
+
+/* Starts the next tile of the warp's share, if there is one, into a stage that
+ * all lanes have finished with. */
+template <int HD> static __device__ __forceinline__ void
+bring_next(const struct attention_params &p, const CUtensorMap *k_map,
+           const CUtensorMap *v_map, struct cursor &c, char *ring,
+           uint64_t *full, struct stage_at<HD> &at)
+{
+    while (c.tile == c.tiles) {
+        if (++c.item >= c.end_item) {
+            c.tile = c.tiles = 0;
+            c.item = c.end_item;
+            return;
+        }
+        c.tile = 0;
+        cursor_rows(p, p.decode_items[c.item], c);
+    }
+    if (c.tile == c.batch + WARP) {
+        cursor_rows(p, p.decode_items[c.item], c);
+    }
+    int  row0 = __shfl_sync(0xffffffffu, c.row0, c.tile - c.batch);
+    int  row1 = __shfl_sync(0xffffffffu, c.row1, c.tile - c.batch);
+    if (threadIdx.x % WARP == 0) {
+        bring<HD>(p, k_map, v_map, row0, row1,
+                  ring + at.stage * stage_bytes<HD>(), &full[at.stage]);
+    }
+    __syncwarp();
+    c.tile++;
+    at.next();
+}
+
+/* ---- computing ---- */
+
+/* Byte of a 16-byte chunk in a swizzled half of 32 rows. */
+static __device__ __forceinline__ int
+chunk_at(int row, int chunk)
+{
+    return row * SWIZZLE_BYTES + ((chunk ^ (row & 7)) << 4);
+}
+
+template <int HD> struct warp_state {
+    float        m[2], l[2];
+    float        o[HD / 8][4];
+    unsigned int q[HD / 16][4];
+};
+
+/* The query heads as left operands, straight from memory; rows past the group
+ * are zeros. */
+template <typename T, int HD> static __device__ __forceinline__ void
+load_query(const struct attention_params &p, const struct decode_item &item,
+           int group, struct warp_state<HD> &t)
+{
+    int       lane = threadIdx.x % WARP, row = lane / 4;
+    const T  *q = static_cast<const T *>(p.qkv)
+                  + static_cast<size_t>(item.row) * p.qkv_stride
+                  + static_cast<size_t>(item.kv_head * group + row) * HD
+                  + lane % 4 * 2;
+    bool      low = row < group, high = row + 8 < group;
+#pragma unroll
+    for (int i = 0; i < HD / 16; i++) {
+        const T  *at = q + i * 16;
+        t.q[i][0] = low ? *reinterpret_cast<const unsigned int *>(at) : 0;
+        t.q[i][1] = high ? *reinterpret_cast<const unsigned int *>(at + 8 * HD)
+                         : 0;
+        t.q[i][2] = low ? *reinterpret_cast<const unsigned int *>(at + 8) : 0;
+        t.q[i][3] = high ? *reinterpret_cast<const unsigned int *>(
+                               at + 8 * HD + 8) : 0;
+    }
+    t.m[0] = t.m[1] = -INFINITY;
+    t.l[0] = t.l[1] = 0.0f;
+#pragma unroll
+    for (int i = 0; i < HD / 8; i++) {
+        t.o[i][0] = t.o[i][1] = t.o[i][2] = t.o[i][3] = 0.0f;
+    }
+}
+
+template <typename T, int HD> static __device__ __forceinline__ void
+scores(const struct warp_state<HD> &t, const char *k, float (&s)[KEYS / 8][4])
+{
+    int  lane = threadIdx.x % WARP;
+    int  key = lane / 16 * 8 + lane % 8, chunk = lane / 8 % 2;
+#pragma unroll
+    for (int j = 0; j < KEYS / 8; j++) {
+        s[j][0] = s[j][1] = s[j][2] = s[j][3] = 0.0f;
+    }
+#pragma unroll
+    for (int d = 0; d < HD / 16; d++) {
+        const char  *half = k + d / 4 * KEYS * SWIZZLE_BYTES;
+#pragma unroll
+        for (int j = 0; j < KEYS / 16; j++) {
+            unsigned int  b[4];
+            load_matrix(b, half + chunk_at(j * 16 + key, d % 4 * 2 + chunk));
+            multiply_add(s[2 * j], t.q[d], b, T());
+            multiply_add(s[2 * j + 1], t.q[d], b + 2, T());
+        }
+    }
+}
+
+/* Keys outside [begin, end), counted from the tile's first: their scores are
+ * -inf and their V zero. */
+template <int HD> static __device__ __forceinline__ void
+mask_tile(char *v, int begin, int end, float (&s)[KEYS / 8][4])
+{
+    int  lane = threadIdx.x % WARP;
+#pragma unroll
+    for (int j = 0; j < KEYS / 8; j++) {
+#pragma unroll
+        for (int c = 0; c < 4; c++) {
+            int  key = j * 8 + lane % 4 * 2 + c % 2;
+            if (key < begin || key >= end) {
+                s[j][c] = -INFINITY;
+            }
+        }
+    }
+    if (lane < begin || lane >= end) {
+#pragma unroll
+        for (int i = 0; i < HD / 8; i++) {
+            *reinterpret_cast<uint4 *>(v + (i / 8 * KEYS + lane)
+                                           * SWIZZLE_BYTES + i % 8 * 16)
+                = make_uint4(0, 0, 0, 0);
+        }
+    }
+    async_proxy_fence();        /* TMA writes here next */
+    __syncwarp();
+}
+
+template <int HD> static __device__ __forceinline__ void
+softmax(struct warp_state<HD> &t, float scale, float (&s)[KEYS / 8][4])
+{
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        float  high = s[0][2 * half];
+#pragma unroll
+        for (int j = 0; j < KEYS / 8; j++) {
+            high = fmaxf(high, fmaxf(s[j][2 * half], s[j][2 * half + 1]));
+        }
+        high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 1));
+        high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 2));
+        high = fmaxf(t.m[half], high * scale);
+        float  base = high == -INFINITY ? 0.0f : high, sum = 0.0f;
+        float  keep = exp2f(t.m[half] - base);
+        t.m[half] = high;
+#pragma unroll
+        for (int j = 0; j < KEYS / 8; j++) {
+#pragma unroll
+            for (int c = 0; c < 2; c++) {
+                float  *x = &s[j][2 * half + c];
+                *x = exp2f(fmaf(*x, scale, -base));
+                sum += *x;
+            }
+        }
+        t.l[half] = t.l[half] * keep + sum;
+#pragma unroll
+        for (int i = 0; i < HD / 8; i++) {
+            t.o[i][2 * half] *= keep;
+            t.o[i][2 * half + 1] *= keep;
+        }
+    }
+}
+
+template <typename T, int HD> static __device__ __forceinline__ void
+values(struct warp_state<HD> &t, const char *v, const float (&s)[KEYS / 8][4])
+{
+    int  lane = threadIdx.x % WARP;
+#pragma unroll
+    for (int j = 0; j < KEYS / 16; j++) {
+        const float  *lo = s[2 * j], *hi = s[2 * j + 1];
+        unsigned int  a[4] = { pack<T>(lo[0], lo[1]), pack<T>(lo[2], lo[3]),
+                               pack<T>(hi[0], hi[1]), pack<T>(hi[2], hi[3]) };
+#pragma unroll
+        for (int i = 0; i < HD / 16; i++) {
+            unsigned int  b[4];
+            load_matrix_transposed(b, v + i / 4 * KEYS * SWIZZLE_BYTES
+                                      + chunk_at(j * 16 + lane % 16,
+                                                 i % 4 * 2 + lane / 16));
+            multiply_add(t.o[2 * i], a, b, T());
+            multiply_add(t.o[2 * i + 1], a, b + 2, T());
+        }
+    }
+}
+
+/* e = 0 for a part that saw no key. */
+static __device__ __forceinline__ float
+weight_of(float m, float l, float m_all)
+{
+    return l == 0.0f ? 0.0f : exp2f(m - m_all);
+}
+
+template <typename T, int HD> static __device__ __forceinline__ T *
+out_row(const struct attention_params &p, const struct decode_item &item,
+        int group, int row)
+{
+    return static_cast<T *>(p.out)
+           + (static_cast<size_t>(item.row) * p.num_heads
+              + item.kv_head * group + row) * HD;
+}
+
+/* The item's result: to the output, or m, l and o to memory. */
+template <typename T, int HD> static __device__ __forceinline__ void
+leave(const struct attention_params &p, const struct decode_item &item,
+      int group, const struct warp_state<HD> &t)
+{
+    int     lane = threadIdx.x % WARP;
+    size_t  slot = static_cast<size_t>(item.partial + item.part) * group;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        int    row = lane / 4 + 8 * half;
+        float  l = t.l[half];
+        l += __shfl_xor_sync(0xffffffffu, l, 1);
+        l += __shfl_xor_sync(0xffffffffu, l, 2);
+        if (row >= group) {
+            continue;
+        }
+        if (item.num_parts == 1) {
+            T  *out = out_row<T, HD>(p, item, group, row) + lane % 4 * 2;
+#pragma unroll
+            for (int i = 0; i < HD / 8; i++) {
+                *reinterpret_cast<unsigned int *>(out + i * 8)
+                    = pack<T>(t.o[i][2 * half] / l, t.o[i][2 * half + 1] / l);
+            }
+            continue;
+        }
+        float  *o = p.partial_out + (slot + row) * HD + lane % 4 * 2;
+#pragma unroll
+        for (int i = 0; i < HD / 8; i++) {
+            *reinterpret_cast<float2 *>(o + i * 8)
+                = make_float2(t.o[i][2 * half], t.o[i][2 * half + 1]);
+        }
+        if (lane % 4 == 0) {
+            p.partial_ml[(slot + row) * 2] = t.m[half];
+            p.partial_ml[(slot + row) * 2 + 1] = l;
+        }
+    }
+}
+
+static __device__ __forceinline__ bool
+is_last(const struct attention_params &p, const struct decode_item &item)
+{
+    int  last = 0;
+    __threadfence();
+    __syncwarp();
+    if (threadIdx.x % WARP == 0) {
+        unsigned int  *counter = p.counters
+                                 + static_cast<size_t>(item.seq)
+                                   * p.kv.num_kv_heads + item.kv_head;
+        unsigned int   limit = static_cast<unsigned int>(item.num_parts) - 1;
+        last = atomicInc(counter, limit) == limit;    /* wraps to 0 */
+        __threadfence();
+    }
+    return __shfl_sync(0xffffffffu, last, 0) != 0;
+}
+
+/* Four columns a lane, the parts of a head in their order. */
+template <typename T, int HD> static __device__ __forceinline__ void
+merge_parts(const struct attention_params &p, const struct decode_item &item,
+            int group)
+{
+    const float2  *ml = reinterpret_cast<const float2 *>(p.partial_ml);
+    for (int i = threadIdx.x % WARP; i < group * (HD / 4); i += WARP) {
+        int     row = i / (HD / 4), col = i % (HD / 4) * 4;
+        size_t  first = static_cast<size_t>(item.partial) * group + row;
+        float   m = -INFINITY, l = 0.0f;
+        float4  o = { 0.0f, 0.0f, 0.0f, 0.0f };
+#pragma unroll 8
+        for (int k = 0; k < item.num_parts; k++) {
+            m = fmaxf(m, __ldcg(&ml[first + static_cast<size_t>(k) * group]).x);
+        }
+#pragma unroll 8
+        for (int k = 0; k < item.num_parts; k++) {
+            size_t  at = first + static_cast<size_t>(k) * group;
+            float2  part = __ldcg(&ml[at]);
+            float4  o_k = __ldcg(reinterpret_cast<const float4 *>(
+                p.partial_out + at * HD + col));
+            float   e = weight_of(part.x, part.y, m);
+            l += e * part.y;
+            o.x += e * o_k.x;
+            o.y += e * o_k.y;
+            o.z += e * o_k.z;
+            o.w += e * o_k.w;
+        }
+        *reinterpret_cast<uint2 *>(out_row<T, HD>(p, item, group, row) + col)
+            = make_uint2(pack<T>(o.x / l, o.y / l), pack<T>(o.z / l, o.w / l));
+    }
+}
+
+template <typename T, int HD> static __device__ __forceinline__ void
+run_share(const struct attention_params &p, const CUtensorMap *k_map,
+          const CUtensorMap *v_map, int first, int end, char *ring,
+          uint64_t *full)
+{
+    int    group = p.num_heads / p.kv.num_kv_heads;
+    float  scale = p.scale * LOG2_E;
+    struct cursor           c = { first - 1, end, 0, 0, 0, 0, 0 };
+    struct stage_at<HD>     in = { 0, 0 }, out = { 0, 0 };
+    struct warp_state<HD>   t;
+    for (int i = 0; i < num_stages<HD>(); i++) {
+        bring_next<HD>(p, k_map, v_map, c, ring, full, in);
+    }
+    for (int i = first; i < end; i++) {
+        const struct decode_item  item = p.decode_items[i];
+        int  begin = item_begin(p, item), key = begin / KEYS * KEYS;
+        load_query<T, HD>(p, item, group, t);
+        for (; key < item.key_end; key += KEYS) {
+            char  *k = ring + out.stage * stage_bytes<HD>();
+            char  *v = k + KEYS * HD * 2;
+            float  s[KEYS / 8][4];
+            barrier_wait(&full[out.stage], out.parity);
+            scores<T, HD>(t, k, s);
+            if (key < begin || key + KEYS > item.key_end) {
+                mask_tile<HD>(v, begin - key, item.key_end - key, s);
+            }
+            softmax<HD>(t, scale, s);
+            values<T, HD>(t, v, s);
+            __syncwarp();
+            bring_next<HD>(p, k_map, v_map, c, ring, full, in);
+            out.next();
+        }
+        leave<T, HD>(p, item, group, t);
+        if (item.num_parts > 1 && is_last(p, item)) {
+            merge_parts<T, HD>(p, item, group);
+        }
+    }
+}
+
+#endif /* SM90_CODE */
+
+template <typename T, int HD> static __global__ void
+__launch_bounds__(THREADS, 1)
+decode_sm90_kernel(struct attention_params p,
+                   const __grid_constant__ CUtensorMap k_map,
+                   const __grid_constant__ CUtensorMap v_map)
+{
+#if SM90_CODE
+    extern __shared__ char  smem_bytes[];
+    __shared__ uint64_t     full[WARPS][num_stages<HD>()];
+    int     warp = threadIdx.x / WARP;
+    int     share = warp * gridDim.x + blockIdx.x;
+    char   *rings = smem_bytes + ((1024 - (smem_u32(smem_bytes) & 1023))
+                                  & 1023);
+    if (share >= p.decode_shares) {
+        return;
+    }
+    if (threadIdx.x % WARP == 0) {
+        tma_prefetch_map(&k_map);
+        tma_prefetch_map(&v_map);
+        for (int i = 0; i < num_stages<HD>(); i++) {
+            barrier_init(&full[warp][i], 1);
+        }
+        barrier_init_fence();
+    }
+    __syncwarp();
+    run_share<T, HD>(p, &k_map, &v_map, p.decode_first[share],
+                     p.decode_first[share + 1], rings + warp * RING_BYTES,
+                     full[warp]);
+#else
+    (void) p;
+#endif
+}
+
+/* ---- host ---- */
+
+template <typename T, int HD> static cudaError_t
+run(const struct attention_params *p, cudaStream_t stream)
+{
+    CUtensorMap  k_map, v_map;
+    cudaError_t  e = kv_maps_init(&k_map, &v_map, &p->kv, KEYS);
+    if (e != cudaSuccess) {
+        return e;
+    }
+    decode_sm90_kernel<T, HD><<<static_cast<unsigned int>(p->decode_blocks),
+                                THREADS, SMEM_BYTES, stream>>>(*p, k_map,
+                                                               v_map);
+    return cudaGetLastError();
+}
+
+template <typename T, int HD> static cudaError_t
+allow_smem(void)
+{
+    return cudaFuncSetAttribute(decode_sm90_kernel<T, HD>,
+                                cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                SMEM_BYTES);
+}
+
+extern "C" cudaError_t
+attention_decode_sm90_init(void)
+{
+    cudaError_t (*const  all[])(void) = {
+        allow_smem<__nv_bfloat16, 64>, allow_smem<__nv_bfloat16, 128>,
+        allow_smem<__half, 64>, allow_smem<__half, 128>,
+    };
+    for (cudaError_t (*init)(void) : all) {
+        cudaError_t  e = init();
+        if (e != cudaSuccess) {
+            return e;
+        }
+    }
+    return cudaSuccess;
+}
+
+int
+attention_decode_sm90_takes(const struct attention_params *p)
+{
+    int  hd = p->kv.head_dim;
+    return device_is_sm90() && p->dtype == p->kv.dtype
+           && p->dtype != KERNEL_F32 && (hd == 64 || hd == 128)
+           && p->num_heads / p->kv.num_kv_heads <= ATTENTION_GROUP_MAX
+           && p->kv.block_shift >= 4 && p->kv.block_shift <= 6;
+}
+
+cudaError_t
+attention_decode_sm90_launch(const struct attention_params *p,
+                             cudaStream_t stream)
+{
+    if (p->dtype == KERNEL_BF16) {
+        return p->kv.head_dim == 64 ? run<__nv_bfloat16, 64>(p, stream)
+                                    : run<__nv_bfloat16, 128>(p, stream);
+    }
+    return p->kv.head_dim == 64 ? run<__half, 64>(p, stream)
+                                : run<__half, 128>(p, stream);
+}
