@@ -4,6 +4,7 @@
 #     tools/run.sh                                the demo model on port 8000
 #     MODEL=/path/to/model PORT=8080 tools/run.sh
 #     CONF=conf/keys.conf tools/run.sh            another file of conf/
+#     ENGINE_LINES='max_num_seqs 8;' tools/run.sh     more lines in the llm_engine block
 #
 # The foreground process of `make run`.  Everything it writes at run time lies
 # in a directory of its own under $TMPDIR, which goes at the end.  Ctrl-C stops
@@ -113,6 +114,7 @@ sed -e "s|@PREFIX@|$(escape "$prefix")|g" -e "s|@PORT@|$PORT|g" \
     -e "s|@MODEL@|$(escape "$MODEL")|g" \
     -e "s|@ENGINE@|$(escape "$prefix/nginx-llm-engine")|g" \
     -e "s|@MODULE@|$(escape "$bin/ngx_http_llm_module.so")|g" \
+    -e "s|^ *model .*|&${ENGINE_LINES:+ $(escape "$ENGINE_LINES")}|" \
     -e "s|@USER@|$(escape "$user")|g" -e "s|@CONF@|$(escape "$PWD/conf")|g" \
     -e "s|@TLS_PORT@|$TLS_PORT|g" "$CONF" > "$prefix/nginx.conf"
 

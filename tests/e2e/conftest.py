@@ -26,12 +26,14 @@ def free_port():
 class Server:
     """A running server: base_url, and its process tree under `proc`."""
 
-    def __init__(self, model=None):
+    def __init__(self, model=None, engine_lines=None):
         self.port = free_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
         env = dict(os.environ, PORT=str(self.port))
         if model:
             env["MODEL"] = str(model)
+        if engine_lines:
+            env["ENGINE_LINES"] = engine_lines
         self.log = open(ROOT / "build" / "e2e-server.log", "w+")
         self.proc = subprocess.Popen(
             [str(ROOT / "tools" / "run.sh")], cwd=ROOT, env=env,

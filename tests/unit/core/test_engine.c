@@ -1,5 +1,8 @@
 /* test_engine.c - the life of a request through the engine, step by step and
- * with real threads, on a forward pass that notices bookkeeping mistakes. */
+ * with real threads, on a forward pass that notices bookkeeping mistakes.
+ *
+ * What must not depend on the pace is run at each: step by step, one step
+ * ahead, and one step ahead on a device that samples. */
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -21,6 +24,9 @@
 
 #define TOKENS_MAX  128
 
+static bool  ahead;              /* the pace of fixture_create() */
+static bool  samples;
+
 struct fixture {
     struct model   *model;
     struct engine  *e;
@@ -40,10 +46,12 @@ fixture_create(struct fixture *f, int num_blocks, const char *trace_path)
     struct fake_options    m = { .max_num_seqs = 4, .block_size = 4,
                                  .max_num_batched_tokens = 16,
                                  .max_model_len = 100,
-                                 .num_blocks = num_blocks };
+                                 .num_blocks = num_blocks,
+                                 .samples = samples };
     struct engine_options  o = {
         .max_num_seqs = 4, .max_num_batched_tokens = 16, .max_model_len = 100,
         .max_waiting = 4, .enable_chunked_prefill = true,
+        .async_scheduling = ahead,
         .trace_path = trace_path
     };
 
@@ -280,7 +288,7 @@ a_numeric_error_ends_that_request_only(void **state)
     bad->token_ids[2] = FAKE_NAN_ID;
     submit(&f, bad);
     submit(&f, good);
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 5 + ahead; i++) {
         (void) step(&f);
     }
     assert_int_equal(bad->reason, FINISH_NUMERIC_ERROR);
@@ -418,6 +426,209 @@ the_trace_has_one_line_a_step_and_the_report_every_sequence(void **state)
     fixture_destroy(&f);
 }
 
+/* ---- one step ahead ---- */
+
+static void
+ahead_a_token_is_seen_one_turn_later(void **state)
+{
+    (void) state;
+    struct fixture  f;
+
+    fixture_create(&f, 100, NULL);
+    struct request  *r = make_request(f.e, 20, 3);
+    submit(&f, r);
+    assert_int_equal(step(&f), 16);        /* issued */
+    assert_int_equal(step(&f), 4);
+    assert_int_equal(r->num_events, 0);
+    assert_int_equal(step(&f), 1);         /* decode of a token not seen yet */
+    assert_int_equal(r->num_events, 1);
+    assert_int_equal(step(&f), 1);
+    assert_int_equal(r->num_events, 2);
+    assert_int_equal(step(&f), 1);         /* nothing to issue: collected */
+    assert_int_equal(r->reason, FINISH_LENGTH);
+    assert_complete(r);
+    assert_int_equal(step(&f), 0);
+    free(r);
+    fixture_destroy(&f);
+}
+
+/* At every position, and with another request beside it. */
+static void
+ahead_a_stop_wastes_one_row_and_nothing_else(void **state)
+{
+    (void) state;
+    for (int32_t at = 0; at < 12; at++) {
+        struct fixture       f;
+        struct engine_stats  stats;
+        int32_t              expected[TOKENS_MAX];
+        enum finish_reason   reason;
+
+        fixture_create(&f, 100, NULL);
+        struct request  *r = make_request(f.e, 3, 12);
+        struct request  *other = make_request(f.e, 5, 20);
+        (void) fake_model_expect(&r->gen, expected, &reason);
+        r->gen.stop_ids[0] = expected[at];
+        r->gen.num_stop_ids = 1;
+        submit(&f, r);
+        submit(&f, other);
+        while (r->reason == FINISH_NONE) {
+            (void) step(&f);
+        }
+        assert_complete(r);
+        int32_t  num = r->num_events;
+        engine_stats(f.e, &stats);
+        assert_true(stats.generation_tokens_total
+                    == (uint64_t) (num + other->num_events));
+        while (other->reason == FINISH_NONE) {
+            (void) step(&f);
+        }
+        assert_int_equal(r->num_events, num);
+        assert_complete(other);
+        engine_stats(f.e, &stats);
+        assert_int_equal(stats.kv_blocks_used, 0);
+        free(r);
+        free(other);
+        fixture_destroy(&f);
+    }
+}
+
+static void
+ahead_an_end_from_outside_comes_at_once_with_what_was_seen(void **state)
+{
+    (void) state;
+    struct fixture       f;
+    struct engine_stats  stats;
+
+    fixture_create(&f, 100, NULL);
+    struct request  *gone = make_request(f.e, 3, 12);
+    struct request  *late = make_request(f.e, 3, 12);
+    struct request  *ending = make_request(f.e, 3, 3);
+    submit(&f, gone);
+    submit(&f, ending);
+    late->gen.deadline_ns = clock_now_ns() + 20 * NS_PER_MS;
+    submit(&f, late);
+    for (int i = 0; i < 3; i++) {
+        (void) step(&f);
+    }
+    assert_int_equal(gone->num_events, 2);         /* the third is in flight */
+    engine_cancel(f.e, gone->gen.gen_id, FINISH_CLIENT_ABORT);
+    engine_cancel(f.e, ending->gen.gen_id, FINISH_SLOW_READER);
+    while (clock_now_ns() < late->gen.deadline_ns) {
+    }
+    engine_stats(f.e, &stats);
+    assert_int_equal(stats.num_running, 3);
+    (void) step(&f);
+    assert_int_equal(gone->reason, FINISH_CLIENT_ABORT);
+    assert_int_equal(gone->num_events, 2);
+    assert_int_equal(ending->reason, FINISH_SLOW_READER);
+    assert_int_equal(ending->num_events, 2);       /* its last was on its way */
+    assert_int_equal(late->reason, FINISH_DEADLINE);
+    assert_int_equal(late->num_events, 2);
+    assert_int_equal(step(&f), 0);
+    engine_stats(f.e, &stats);
+    assert_int_equal(stats.kv_blocks_used, 0);
+    assert_int_equal(stats.generation_tokens_total, 6);
+    free(gone);
+    free(late);
+    free(ending);
+    fixture_destroy(&f);
+}
+
+static void
+ahead_a_device_lost_in_flight_ends_everything_once(void **state)
+{
+    (void) state;
+    struct fixture  f;
+    struct err      err;
+
+    fixture_create(&f, 100, NULL);
+    struct request  *r = make_request(f.e, 4, 30), *q = make_request(f.e, 4, 2);
+    submit(&f, r);
+    submit(&f, q);
+    (void) step(&f);
+    (void) step(&f);
+    assert_int_equal(q->num_events, 1);            /* and one on its way */
+    fake_model_lose(f.model);
+    struct err  *lost = engine_run(f.e);
+    assert_non_null(lost);
+    assert_string_equal(lost->message, "the device is lost");
+    pop_events(f.e);
+    assert_int_equal(r->reason, FINISH_ENGINE_LOST);
+    assert_int_equal(q->reason, FINISH_ENGINE_LOST);
+    engine_audit(f.e);
+    assert_int_equal(engine_submit(f.e, &r->gen, 1, &err), ERROR);
+    free(r);
+    free(q);
+    fixture_destroy(&f);
+}
+
+static void
+ahead_a_stop_of_the_engine_waits_for_the_device(void **state)
+{
+    (void) state;
+    struct fixture       f;
+    struct engine_stats  stats;
+
+    fixture_create(&f, 100, NULL);
+    struct request  *r = make_request(f.e, 4, 30);
+    submit(&f, r);
+    (void) step(&f);
+    (void) step(&f);
+    engine_stop(f.e);
+    (void) step(&f);
+    assert_int_equal(r->reason, FINISH_SHUTDOWN);
+    engine_stats(f.e, &stats);
+    assert_int_equal(stats.num_steps, 2);          /* both collected */
+    assert_int_equal(stats.kv_blocks_used, 0);
+    free(r);
+    fixture_destroy(&f);
+}
+
+static void
+ahead_the_trace_tells_ends_with_the_plan_made_before(void **state)
+{
+    (void) state;
+    struct fixture  f;
+    char            path[] = "/tmp/test_engine_trace.XXXXXX";
+    char            text[4096];
+    struct buf      report;
+    int             fd = mkstemp(path), num_lines = 0;
+
+    assert_true(fd >= 0);
+    fixture_create(&f, 100, path);
+    struct request  *a = make_request(f.e, 3, 2), *b = make_request(f.e, 3, 3);
+    submit(&f, a);
+    submit(&f, b);
+    (void) step(&f);
+    (void) step(&f);
+    buf_init(&report, 1 << 16);
+    engine_report(f.e, &report);
+    buf_append_c(&report, '\0');
+    assert_non_null(strstr(report.data, "seq 1 ending* prompt=3 output=1/2"));
+    assert_non_null(strstr(report.data, "seq 2 decode* prompt=3 output=1/3"));
+    assert_non_null(strstr(report.data, " waited_us="));
+    buf_destroy(&report);
+    while (step(&f) > 0) {
+    }
+    ssize_t  len = read(fd, text, sizeof text - 1);
+    assert_true(len > 0);
+    text[len] = '\0';
+    for (char *c = text; *c != '\0'; c++) {
+        num_lines += *c == '\n';
+    }
+    assert_int_equal(num_lines, 4);        /* the last has no plan */
+    assert_non_null(strstr(text, "\"plan\":[[2,\"decode\",1,4]],\"preempted\""
+                                 ":[],\"finished\":[[1,\"length\"]],"
+                                 "\"wait_ns\":"));
+    assert_non_null(strstr(text, "\"plan\":[],\"preempted\":[],\"finished\":"
+                                 "[[2,\"length\"]]"));
+    (void) close(fd);
+    (void) unlink(path);
+    free(a);
+    free(b);
+    fixture_destroy(&f);
+}
+
 /* ---- with threads ---- */
 
 static int64_t
@@ -521,6 +732,7 @@ threads_submit_cancel_and_read_at_once(void **state)
     struct engine_stats  stats;
     struct buf           report;
 
+    crowd.num_ended = 0;
     fixture_create(&crowd.f, 20, NULL);
     buf_init(&report, 1 << 20);
     for (int i = 0; i < SUBMITTERS; i++) {
@@ -571,20 +783,43 @@ threads_submit_cancel_and_read_at_once(void **state)
 int
 main(void)
 {
-    const struct CMUnitTest tests[] = {
+    const struct CMUnitTest step_by_step[] = {
         cmocka_unit_test(a_request_lives_from_prompt_chunks_to_its_length),
-        cmocka_unit_test(stop_ids_end_a_request_and_min_tokens_hold_them_back),
-        cmocka_unit_test(a_cancel_is_honoured_in_every_state),
         cmocka_unit_test(deadlines_end_waiting_and_running_requests),
-        cmocka_unit_test(a_numeric_error_ends_that_request_only),
-        cmocka_unit_test(what_cannot_be_served_is_refused_at_submit),
-        cmocka_unit_test(a_lost_backend_ends_everything_and_says_why),
         cmocka_unit_test(options_beyond_the_model_are_refused),
         cmocka_unit_test(
             the_trace_has_one_line_a_step_and_the_report_every_sequence),
+    };
+    const struct CMUnitTest one_ahead[] = {
+        cmocka_unit_test(ahead_a_token_is_seen_one_turn_later),
+        cmocka_unit_test(ahead_a_stop_wastes_one_row_and_nothing_else),
+        cmocka_unit_test(
+            ahead_an_end_from_outside_comes_at_once_with_what_was_seen),
+        cmocka_unit_test(ahead_a_device_lost_in_flight_ends_everything_once),
+        cmocka_unit_test(ahead_a_stop_of_the_engine_waits_for_the_device),
+        cmocka_unit_test(ahead_the_trace_tells_ends_with_the_plan_made_before),
+    };
+    const struct CMUnitTest at_every_pace[] = {
+        cmocka_unit_test(stop_ids_end_a_request_and_min_tokens_hold_them_back),
+        cmocka_unit_test(a_cancel_is_honoured_in_every_state),
+        cmocka_unit_test(a_numeric_error_ends_that_request_only),
+        cmocka_unit_test(what_cannot_be_served_is_refused_at_submit),
+        cmocka_unit_test(a_lost_backend_ends_everything_and_says_why),
         cmocka_unit_test(an_idle_engine_sleeps_and_wakes_for_a_parked_deadline),
         cmocka_unit_test(threads_submit_cancel_and_read_at_once),
     };
     log_level = LOG_ALERT;
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int  num_failed = cmocka_run_group_tests(step_by_step, NULL, NULL);
+
+    for (int pace = 0; pace < 4; pace++) {
+        ahead = pace % 2 != 0;
+        samples = pace / 2 != 0;
+        printf("%s, %s\n", ahead ? "one step ahead" : "step by step",
+               samples ? "the device samples" : "the host samples");
+        num_failed += cmocka_run_group_tests(at_every_pace, NULL, NULL);
+        if (ahead) {
+            num_failed += cmocka_run_group_tests(one_ahead, NULL, NULL);
+        }
+    }
+    return num_failed;
 }
