@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include "engine/backend/backend.h"
 #include "engine/core/engine.h"
 #include "engine/core/gen_table.h"
 #include "engine/core/metrics.h"
@@ -13,6 +14,11 @@
 #include "engine/sched/sched.h"
 
 #define ENGINE_STEPS_KEPT  32      /* last steps in the report */
+
+_Static_assert(SCHED_STEPS_IN_FLIGHT <= SAMPLES_IN_FLIGHT,
+               "the backend keeps the ids of every step in flight");
+_Static_assert(SAMPLE_NUMERIC_ERROR == SAMPLER_NUMERIC_ERROR,
+               "the host's sampler and the device's agree");
 
 struct engine_step_record {
     uint64_t step;
