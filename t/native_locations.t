@@ -9,7 +9,7 @@ LLM::Mock::setup();
 no_long_string();
 no_root_location();
 
-plan tests => 123;
+plan tests => 134;
 run_tests();
 
 __DATA__
@@ -420,7 +420,7 @@ Content-Type: text/event-stream; charset=utf-8
 
 
 
-=== TEST 25: post_action and a log by condition
+=== TEST 25: a log by condition
 --- http_config
     map $status $bad { default 0; ~^[45] 1; }
     log_format cond 'cond $status';
@@ -435,3 +435,46 @@ Content-Type: text/event-stream; charset=utf-8
 ["cond 404", "cond 404"]
 --- no_access_log eval
 ["cond 200", "cond 200"]
+
+
+
+=== TEST 26: post_action, once the answer is out
+--- config
+    location / { post_action /done; llm_pass mock; }
+    location = /done { internal; proxy_pass http://127.0.0.1:$TEST_NGINX_SERVER_PORT/note; }
+    location = /note { access_log logs/access.log combined; return 204; }
+--- request
+POST /v1/completions
+{"prompt":"a","mock":{"tokens":3}}
+--- more_headers
+Content-Type: application/json
+--- response_body_like: tok2
+--- access_log eval
+qr{"POST /note HTTP/1\.[01]" 204 }
+--- no_error_log
+[error]
+[alert]
+
+
+
+=== TEST 27: mirror of a stream that is longer than any buffer, to its end
+--- http_config
+    log_format whole 'whole $uri $status $llm_finish_reason $llm_completion_tokens';
+    log_subrequest on;
+--- config
+    access_log logs/access.log whole;
+    location / { mirror /shadow; llm_pass mock; }
+    location = /shadow { internal; llm_pass mock; llm_endpoint chat_completions; }
+--- request
+POST /v1/chat/completions
+{"stream":true,"mock":{"tokens":400,"bytes":1000,"delay_ms":1}}
+--- more_headers
+Content-Type: application/json
+--- response_body_like: (?s)tok399.*\[DONE\]
+--- wait: 0.2
+--- access_log
+whole /shadow 200 stop 400
+whole /v1/chat/completions 200 stop 400
+--- no_error_log
+[error]
+[alert]

@@ -14,7 +14,7 @@ set -euo pipefail
 
 run_set="gcc make libc6-dev nginx nginx-dev libcjson-dev libpcre2-dev curl"
 test_set="$run_set git libcmocka-dev perl libtest-base-perl libtest-longstring-perl
-          python3 python3-venv xz-utils procps"
+          python3 python3-venv xz-utils procps openssl"
 fuzz_set="$run_set clang libclang-rt-dev"
 
 case "${1:-}" in
