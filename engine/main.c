@@ -2,7 +2,8 @@
  *
  * The listening socket is served before the model is loaded (workers are told
  * "loading"), so loading runs in a thread of its own and this one waits for
- * signals: TERM, INT, QUIT end gracefully, USR2 prints the state report.
+ * signals: TERM, INT, QUIT end gracefully, WINCH ends when the workers have left
+ * (another engine takes over), USR2 prints the state report.
  * Exit codes: 0 ended by a signal, 78 the configuration cannot work (the
  * supervisor does not retry), anything else is a crash. */
 #include "engine/app.h"
@@ -27,10 +28,13 @@
 #define EXIT_CONFIG        78            /* EX_CONFIG of sysexits.h */
 #define SIGNAL_LOADED      SIGUSR1       /* the loader is done */
 #define REPORT_BYTES_MAX   (1u << 20)
+#define RETIRE_POLL_MS     100
+#define RETIRE_IDLE_NS     (10 * NS_PER_S)  /* workers that stay but ask nothing */
 
 struct engine_main {
     struct engine_cli  cli;
     struct listen      listen;
+    struct notify      notify;
     struct server     *server;
     struct app         app;
     pthread_t          loader;
@@ -115,7 +119,9 @@ engine_open(struct engine_main *m, char **envp, struct err *err)
     struct server_options  o;
 
     listen_env_init(&env, envp);
+    notify_init(&m->notify, envp);
     server_options_init(&o);
+    o.notify = &m->notify;
     o.num_frontend_threads = (int32_t) m->cli.api_server_count;
     o.max_queued = (int32_t) m->cli.max_num_queued_reqs;
     o.transport.session.body_bytes_max = (uint64_t) m->cli.max_body_bytes;
@@ -131,6 +137,38 @@ engine_open(struct engine_main *m, char **envp, struct err *err)
         return err_set(err, "--socket %s: %s", m->listen.path, strerror(errno));
     }
     return server_create(&m->server, m->listen.fd, &o, err);
+}
+
+/* Serves until nobody wants anything, or a signal comes: 0 or the signal.  A
+ * worker that leaves may keep its session for as long as it has a client of any
+ * kind, so idleness counts as well. */
+static int
+engine_retire(struct engine_main *m, const sigset_t *signals)
+{
+    const struct timespec  pause = { 0, RETIRE_POLL_MS * NS_PER_MS };
+    int64_t                busy_ns = clock_now_ns();
+
+    log_notice("another engine takes over: serving %d workers until they leave",
+               server_num_sessions(m->server));
+    server_retire(m->server);
+    for ( ;; ) {
+        int      sig = sigtimedwait(signals, NULL, &pause);
+        int64_t  now_ns = clock_now_ns();
+        if (sig == SIGTERM || sig == SIGINT || sig == SIGQUIT) {
+            return sig;
+        }
+        if (sig == SIGUSR2) {
+            engine_print_report(m);
+        }
+        if (server_num_live(m->server) != 0) {
+            busy_ns = now_ns;
+        }
+        if (now_ns - busy_ns > RETIRE_IDLE_NS
+            || (now_ns - busy_ns > NS_PER_S && server_is_deserted(m->server)))
+        {
+            return 0;
+        }
+    }
 }
 
 /* Waits for the end; returns the exit code. */
@@ -151,6 +189,9 @@ engine_wait(struct engine_main *m, const sigset_t *signals)
         } else if (sig == SIGUSR2) {
             engine_print_report(m);
         } else if (load_rc == OK) {
+            if (sig == SIGWINCH) {
+                sig = engine_retire(m, signals);
+            }
             log_notice("signal %d: finishing what runs, at most %lld s", sig,
                        (long long) m->cli.shutdown_timeout_s);
             server_stop(m->server, m->cli.shutdown_timeout_s * NS_PER_S);
@@ -175,6 +216,7 @@ engine_serve(struct engine_main *m, char **envp)
     (void) sigaddset(&signals, SIGINT);
     (void) sigaddset(&signals, SIGQUIT);
     (void) sigaddset(&signals, SIGUSR2);
+    (void) sigaddset(&signals, SIGWINCH);
     (void) sigaddset(&signals, SIGNAL_LOADED);
     /* Before the first thread: all of them inherit the mask. */
     (void) pthread_sigmask(SIG_BLOCK, &signals, NULL);

@@ -1,6 +1,4 @@
-/* supervise.c - one poll loop: owners, a child, a standby, three deadlines. */
-#include "engine/supervise.h"
-
+/* supervise.c - one poll loop: owners, a child, a standby, a few deadlines. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -19,50 +17,7 @@
 
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
-#include "engine/server/listen.h"
-#include "wire/llm_wire.h"
-
-#define NEVER      INT64_MAX
-#define POLL_FDS   (SUPERVISE_OWNERS_MAX + 2)
-
-enum { FILES = 2 };                /* PATH and PATH.owner */
-
-struct owner {
-    int  fd;
-    bool attached;                 /* false: ATTACH has not come yet */
-};
-
-struct supervise {
-    /* fixed */
-    uint8_t  key[16];
-    const char *socket_path;       /* "" when unknown */
-    int64_t  grace_ns;
-    char   **argv;                 /* of the engine */
-    char   **envp;
-    char     listen_pid[32];       /* envp[0] */
-    int      llm_fd, owner_fd;     /* -1: none */
-    bool     owned;                /* there was a lifeline */
-    dev_t    dev[FILES];
-    ino_t    ino[FILES];
-
-    struct owner owners[SUPERVISE_OWNERS_MAX];
-    int      num_owners;
-
-    pid_t    engine;               /* 0: none */
-    int64_t  started_ns;
-    int64_t  start_ns;             /* when to start it next, NEVER */
-    int      backoff_s;
-    bool     given_up;             /* exit code 78 */
-
-    bool     leaving;
-    bool     term_sent;
-    int64_t  kill_ns;              /* when to send SIGKILL, NEVER */
-
-    pid_t    standby;              /* 0: none */
-    int      standby_fd;           /* its EOF is our death */
-    int64_t  standby_ns;           /* when to fork the next, NEVER */
-    int      signal_fd;
-};
+#include "engine/supervise_int.h"
 
 static int
 hex_digit(char c)
@@ -79,37 +34,67 @@ file_name(const struct supervise *s, int i, char *out, size_t cap)
     return s->socket_path[0] != '\0' && n > 0 && (size_t) n < cap;
 }
 
+/* The value of "--supervise-NAME=VALUE", or NULL. */
+static const char *
+value_of(const char *arg, const char *name)
+{
+    static const char  prefix[] = "--supervise-";
+    size_t             len = strlen(name);
+
+    if (strncmp(arg, prefix, sizeof prefix - 1) != 0
+        || strncmp(arg + sizeof prefix - 1, name, len) != 0
+        || arg[sizeof prefix - 1 + len] != '=')
+    {
+        return NULL;
+    }
+    return arg + sizeof prefix + len;
+}
+
+static void
+read_key(struct supervise *s, const char *hex)
+{
+    for (size_t i = 0; i < sizeof s->key && strlen(hex) == 32; i++) {
+        int  hi = hex_digit(hex[2 * i]), lo = hex_digit(hex[2 * i + 1]);
+        if (hi < 0 || lo < 0) {
+            break;
+        }
+        s->key[i] = (uint8_t) (hi << 4 | lo);
+    }
+}
+
+static void
+read_ms(int64_t *out_ns, const char *text)
+{
+    char  *end;
+    long   ms = strtol(text, &end, 10);
+    if (*end == '\0' && ms >= 0 && ms <= INT32_MAX) {
+        *out_ns = ms * NS_PER_MS;
+    }
+}
+
 static bool
 read_option(struct supervise *s, const char *arg)
 {
-    static const char  key[] = "--supervise-key=";
-    static const char  path[] = "--supervise-socket=";
-    static const char  grace[] = "--supervise-grace=";
+    const char  *v;
 
-    if (strncmp(arg, key, sizeof key - 1) == 0) {
-        const char  *hex = arg + sizeof key - 1;
-        for (size_t i = 0; i < sizeof s->key && strlen(hex) == 32; i++) {
-            int  hi = hex_digit(hex[2 * i]), lo = hex_digit(hex[2 * i + 1]);
-            if (hi < 0 || lo < 0) {
-                break;
-            }
-            s->key[i] = (uint8_t) (hi << 4 | lo);
-        }
-        return true;
+    if ((v = value_of(arg, "key")) != NULL) {
+        read_key(s, v);
+    } else if ((v = value_of(arg, "name")) != NULL) {
+        s->name = v;
+    } else if ((v = value_of(arg, "socket")) != NULL) {
+        s->socket_path = v;
+    } else if ((v = value_of(arg, "grace")) != NULL) {
+        read_ms(&s->grace_ns, v);
+    } else if ((v = value_of(arg, "hang")) != NULL) {
+        read_ms(&s->hang_ns, v);
+    } else if ((v = value_of(arg, "previous")) != NULL) {
+        s->previous_path = v;
+    } else if (strcmp(arg, "--supervise-replace") == 0) {
+        s->replace = true;
+    } else {
+        return strcmp(arg, "--supervise") == 0;
     }
-    if (strncmp(arg, path, sizeof path - 1) == 0) {
-        s->socket_path = arg + sizeof path - 1;
-        return true;
-    }
-    if (strncmp(arg, grace, sizeof grace - 1) == 0) {
-        char  *end;
-        long   ms = strtol(arg + sizeof grace - 1, &end, 10);
-        if (*end == '\0' && ms >= 0 && ms <= INT32_MAX) {
-            s->grace_ns = ms * NS_PER_MS;
-        }
-        return true;
-    }
-    return strcmp(arg, "--supervise") == 0;
+    return true;
 }
 
 /* The engine's arguments are what is left of ours. */
@@ -133,7 +118,21 @@ read_arguments(struct supervise *s, int argc, char **argv)
     return true;
 }
 
-/* Ours without LISTEN_*, which is said anew for each engine. */
+/* What is said anew for each engine. */
+static bool
+is_own_variable(const char *var)
+{
+    static const char *const  own[] = { "LISTEN_", "NOTIFY_SOCKET=",
+                                        "WATCHDOG_" };
+
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++) {
+        if (strncmp(var, own[i], strlen(own[i])) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool
 read_environment(struct supervise *s)
 {
@@ -141,18 +140,20 @@ read_environment(struct supervise *s)
     while (environ[n] != NULL) {
         n++;
     }
-    s->envp = calloc(n + 4, sizeof *s->envp);
+    s->envp = calloc(n + 6, sizeof *s->envp);
     if (s->envp == NULL) {
         return false;
     }
     size_t  k = 0;
+    s->envp[k++] = s->notify_socket;
+    s->envp[k++] = s->watchdog;
     if (s->llm_fd != -1) {
         s->envp[k++] = s->listen_pid;
         s->envp[k++] = "LISTEN_FDS=1";
         s->envp[k++] = "LISTEN_FDNAMES=llm";
     }
     for (size_t i = 0; i < n; i++) {
-        if (strncmp(environ[i], "LISTEN_", 7) != 0) {
+        if (!is_own_variable(environ[i])) {
             s->envp[k++] = environ[i];
         }
     }
@@ -177,6 +178,9 @@ inherit(struct supervise *s)
         s->owners[0] = (struct owner) { .fd = fd, .attached = true };
         s->num_owners = 1;
         s->owned = true;
+    }
+    if (listen_inherited(&fd, &env, "previous", NULL) == OK) {
+        s->previous_fd = fd;
     }
     for (int i = 0; i < FILES; i++) {
         char         name[LISTEN_PATH_MAX + 1];
@@ -212,13 +216,6 @@ unblock_signals(void)
     (void) sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* Its owners may have other options, which they can then start anew. */
-static void
-tell_given_up(const struct owner *o)
-{
-    (void) send(o->fd, "g", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-
 /* ---- the engine ----------------------------------------------------------- */
 
 /* In the child; the only way back is _exit(). */
@@ -240,6 +237,8 @@ run_engine(struct supervise *s, pid_t parent)
             (void) dup2(s->llm_fd, LISTEN_FD_FIRST);
         }
     }
+    (void) dup2(s->relay_fds[1], STDOUT_FILENO);
+    (void) dup2(s->relay_fds[1], STDERR_FILENO);
     (void) execve(s->argv[0], s->argv, s->envp);
     log_error("execve(\"%s\") failed (%d: %s)", s->argv[0], errno,
               strerror(errno));
@@ -258,6 +257,10 @@ retry_later(struct supervise *s, int64_t now)
 static void
 start_engine(struct supervise *s, int64_t now)
 {
+    int64_t  us = (s->hang_ns != 0 ? s->hang_ns
+                   : SUPERVISE_HANG_MS * NS_PER_MS) / NS_PER_US;
+    (void) snprintf(s->watchdog, sizeof s->watchdog, "WATCHDOG_USEC=%lld",
+                    (long long) us);
     pid_t  parent = getpid();
     pid_t  pid = fork();
     s->start_ns = NEVER;
@@ -272,42 +275,113 @@ start_engine(struct supervise *s, int64_t now)
     (void) setpgid(pid, pid);      /* both sides: whoever comes first */
     s->engine = pid;
     s->started_ns = now;
+    s->alive_ns = 0;
+    s->ready = s->again = false;
     log_notice("engine %d started", (int) pid);
+}
+
+void
+supervise_retry(struct supervise *s)
+{
+    if (s->replace && s->previous_fd != -1) {
+        return;                    /* its turn has not come */
+    }
+    s->given_up = false;
+    s->num_failures = 0;
+    s->backoff_s = 1;
+    s->start_ns = 0;
+}
+
+static void
+give_up(struct supervise *s)
+{
+    s->given_up = true;
+    if (s->previous_fd != -1) {
+        log_error("engine \"%s\" cannot start with its new options, see above; "
+                  "the one with the old options goes on serving: correct the "
+                  "options and reload nginx, or, if both do not fit into "
+                  "memory, write \"reload replace;\"", s->name);
+    } else {
+        log_error("the engine's configuration is wrong, see above; it is tried"
+                  " again at the next reload of nginx");
+    }
 }
 
 static void
 engine_ended(struct supervise *s, int status, int64_t now)
 {
-    pid_t  pid = s->engine;
+    pid_t           pid = s->engine;
+    bool            config = WIFEXITED(status)
+                             && WEXITSTATUS(status) == SUPERVISE_EX_CONFIG;
+    enum log_level  level = s->leaving ? LOG_NOTICE : LOG_ERR;
+
     s->engine = 0;
+    s->num_failures = s->ready ? 0 : s->num_failures + 1;
+    s->ready = false;
     (void) kill(-pid, SIGKILL);    /* whatever it has left behind */
+    out_relay(s);                  /* its last words come first */
 
     if (WIFSIGNALED(status)) {
-        log_write(s->leaving ? LOG_NOTICE : LOG_ERR,
-                  "engine %d ended by signal %d", (int) pid, WTERMSIG(status));
+        log_write(level, "engine %d ended by signal %d", (int) pid,
+                  WTERMSIG(status));
+        (void) snprintf(s->reason, sizeof s->reason, "it was ended by signal %d",
+                        WTERMSIG(status));
     } else {
-        log_write(s->leaving ? LOG_NOTICE : LOG_ERR,
-                  "engine %d exited with code %d", (int) pid,
+        log_write(level, "engine %d exited with code %d", (int) pid,
                   WEXITSTATUS(status));
+        (void) snprintf(s->reason, sizeof s->reason, "it exited with code %d%s",
+                        WEXITSTATUS(status),
+                        config ? " (configuration)" : "");
     }
     if (s->leaving) {
         return;
     }
-    if (WIFEXITED(status) && WEXITSTATUS(status) == SUPERVISE_EX_CONFIG) {
-        log_error("the engine's configuration is wrong, see above; it is tried"
-                  " again at the next reload of nginx");
-        s->given_up = true;
-        for (int i = 0; i < s->num_owners; i++) {
-            if (s->owners[i].attached) {
-                tell_given_up(&s->owners[i]);
-            }
-        }
+    if (config && s->again) {
+        log_notice("a reload came meanwhile: the engine is started once more");
+        supervise_retry(s);
+        return;
+    }
+    if (config || (s->previous_fd != -1
+                   && s->num_failures >= SUPERVISE_TRIES_BESIDE))
+    {
+        give_up(s);
         return;
     }
     if (now - s->started_ns >= SUPERVISE_HEALTHY_S * NS_PER_S) {
         s->backoff_s = 1;
     }
     retry_later(s, now);
+}
+
+/* READY=1 has come. */
+static void
+engine_is_ready(struct supervise *s)
+{
+    s->ready = true;
+    s->again = false;
+    s->num_failures = 0;
+    if (s->previous_fd != -1) {
+        log_notice("engine \"%s\": %d is ready and takes over, the one before "
+                   "finishes what it has", s->name, (int) s->engine);
+        previous_order(s, LLM_ORDER_RETIRE);
+        previous_close(s);
+    }
+}
+
+/* Stopped together with us, by a debugger or a sleeping machine, it gets its
+ * time anew: run() has seen to that. */
+static void
+check_pulse(struct supervise *s, int64_t now)
+{
+    if (s->engine == 0 || s->alive_ns == 0 || s->hang_ns == 0
+        || now - s->alive_ns <= s->hang_ns)
+    {
+        return;
+    }
+    log_error("engine %d hangs: no sign of life for %lld ms, killed",
+              (int) s->engine, (long long) ((now - s->alive_ns) / NS_PER_MS));
+    s->alive_ns = 0;
+    (void) kill(-s->engine, SIGKILL);
 }
 
 /* ---- the standby ---------------------------------------------------------- */
@@ -350,14 +424,17 @@ wait_for_death(struct supervise *s, int fd)
     s->standby_fd = -1;
     s->standby_ns = 0;
     s->engine = 0;                 /* died with its supervisor */
-    s->given_up = false;
+    s->given_up = s->ready = false;
     s->backoff_s = 1;
+    (void) snprintf(s->reason, sizeof s->reason, "its supervisor was killed");
     if (s->leaving) {
         _exit(1);
     }
     log_warn("supervisor was killed, its standby %d takes over",
              (int) getpid());
-    retry_later(s, clock_now_ns());
+    if (s->previous_fd == -1 || !s->replace) {
+        retry_later(s, clock_now_ns());
+    }
 }
 
 /* Forked anew whenever the owners change, so that it holds what we hold. */
@@ -388,153 +465,26 @@ start_standby(struct supervise *s, int64_t now)
     s->standby = pid;
 }
 
-/* ---- owners ---------------------------------------------------------------- */
+/* ---- the loop --------------------------------------------------------------- */
 
-static void
-leave(struct supervise *s)
+void
+supervise_leave(struct supervise *s, int64_t term_ns)
 {
     if (!s->leaving) {
         s->leaving = true;
         s->standby_ns = NEVER;
         stop_standby(s);
         log_notice("supervisor leaves%s", s->engine == 0 ? ""
-                   : ", the engine finishes what it has");
-    }
-}
-
-static void
-drop_owner(struct supervise *s, int i)
-{
-    bool  attached = s->owners[i].attached;
-
-    (void) close(s->owners[i].fd);
-    s->owners[i] = s->owners[--s->num_owners];
-    if (!attached) {
-        return;
-    }
-    for (i = 0; i < s->num_owners; i++) {
-        if (s->owners[i].attached) {
-            s->standby_ns = 0;
-            return;
+                   : term_ns == NEVER ? ", the engine serves its workers until "
+                   "they leave" : ", the engine finishes what it has");
+        if (term_ns == NEVER && s->engine != 0) {
+            (void) kill(s->engine, SIGWINCH);
         }
-    }
-    if (s->owned) {
-        leave(s);
+        s->term_ns = term_ns;
+    } else if (term_ns < s->term_ns) {
+        s->term_ns = term_ns;
     }
 }
-
-static void
-accept_owner(struct supervise *s)
-{
-    int  fd = accept4(s->owner_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (fd == -1) {
-        return;
-    }
-    if (s->num_owners == SUPERVISE_OWNERS_MAX) {
-        log_error("more than %d owners, refused", SUPERVISE_OWNERS_MAX);
-        (void) close(fd);
-        return;
-    }
-    s->owners[s->num_owners++] = (struct owner) { .fd = fd };
-}
-
-/* Only root and our own user may keep or end an engine. */
-static bool
-may_own(int fd)
-{
-    struct ucred  peer;
-    socklen_t     len = sizeof peer;
-    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0
-           && (peer.uid == 0 || peer.uid == geteuid());
-}
-
-/* false: refused, the caller drops it. */
-static bool
-attach_owner(struct supervise *s, struct owner *o, const void *data, size_t len)
-{
-    struct llm_attach    a = { 0 };
-    struct llm_attached  r = {
-        .magic = LLM_WIRE_MAGIC, .version = LLM_WIRE_VERSION,
-        .attached_bytes = sizeof r, .status = LLM_ATTACH_OK,
-        .supervisor_pid = (uint32_t) getpid(),
-        .engine_pid = (uint32_t) s->engine,
-    };
-
-    if (len == sizeof a) {
-        memcpy(&a, data, sizeof a);
-    }
-    if (len != sizeof a || a.magic != LLM_WIRE_MAGIC || !may_own(o->fd)) {
-        r.status = LLM_ATTACH_BAD;
-    } else if (a.version != LLM_WIRE_VERSION) {
-        r.status = LLM_ATTACH_VERSION;
-    } else if (s->leaving) {
-        r.status = LLM_ATTACH_LEAVING;
-    } else if (memcmp(a.key, s->key, sizeof s->key) != 0) {
-        r.status = LLM_ATTACH_KEY;
-    }
-    if (send(o->fd, &r, sizeof r, MSG_NOSIGNAL) != (ssize_t) sizeof r
-        || r.status != LLM_ATTACH_OK)
-    {
-        return false;
-    }
-    o->attached = true;
-    s->owned = true;
-    s->standby_ns = 0;
-    log_notice("another nginx owns the engine too");
-    if (s->given_up) {
-        tell_given_up(o);
-    }
-    return true;
-}
-
-static int
-count_attached(const struct supervise *s)
-{
-    int  n = 0;
-    for (int i = 0; i < s->num_owners; i++) {
-        n += s->owners[i].attached;
-    }
-    return n;
-}
-
-static void
-hear_owner(struct supervise *s, int i)
-{
-    struct owner *o = &s->owners[i];
-    uint8_t  buf[sizeof(struct llm_attach) + 1];
-    ssize_t  n = recv(o->fd, buf, sizeof buf, MSG_DONTWAIT);
-
-    if (n == -1 && (errno == EAGAIN || errno == EINTR)) {
-        return;
-    }
-    if (n <= 0) {
-        if (o->attached) {
-            log_warn("an owner is gone without a word");
-        }
-        drop_owner(s, i);
-        return;
-    }
-    if (!o->attached) {
-        if (!attach_owner(s, o, buf, (size_t) n)) {
-            drop_owner(s, i);
-        }
-        return;
-    }
-    if (n == 1 && buf[0] == 'r') {
-        if (s->given_up) {
-            s->given_up = false;
-            s->backoff_s = 1;
-            s->start_ns = 0;
-        }
-        return;
-    }
-    if (n == 1 && buf[0] == 'q') {
-        (void) send(o->fd, count_attached(s) == 1 ? "l" : "s", 1, MSG_NOSIGNAL);
-    }
-    drop_owner(s, i);
-}
-
-/* ---- the loop --------------------------------------------------------------- */
 
 static void
 hear_signals(struct supervise *s, int64_t now)
@@ -545,7 +495,7 @@ hear_signals(struct supervise *s, int64_t now)
         if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT
             || info.ssi_signo == SIGQUIT)
         {
-            leave(s);
+            supervise_leave(s, 0);
         }
     }
     for (;;) {
@@ -563,30 +513,40 @@ hear_signals(struct supervise *s, int64_t now)
     }
 }
 
+static void
+stop_engine(struct supervise *s, int64_t now)
+{
+    if (!s->term_sent && now >= s->term_ns) {
+        s->term_sent = true;
+        s->kill_ns = now + s->grace_ns;
+        (void) kill(s->engine, SIGTERM);
+    } else if (now >= s->kill_ns) {
+        log_error("engine %d has not finished in time, killed",
+                  (int) s->engine);
+        (void) kill(-s->engine, SIGKILL);
+        s->kill_ns = NEVER;
+    }
+}
+
 /* Whatever is due now.  false: everything is over. */
 static bool
 work(struct supervise *s, int64_t now)
 {
+    check_pulse(s, now);
     if (s->leaving) {
-        if (s->engine == 0) {
-            return false;
+        if (s->engine != 0) {
+            stop_engine(s, now);
         }
-        if (!s->term_sent) {
-            s->term_sent = true;
-            s->kill_ns = now + s->grace_ns;
-            (void) kill(s->engine, SIGTERM);
-        } else if (now >= s->kill_ns) {
-            log_error("engine %d has not finished in time, killed",
-                      (int) s->engine);
-            (void) kill(-s->engine, SIGKILL);
-            s->kill_ns = NEVER;
-        }
-        return true;
+        return s->engine != 0;
+    }
+    if (now >= s->previous_quit_ns) {
+        s->previous_quit_ns = NEVER;
+        previous_order(s, LLM_ORDER_QUIT);
     }
     if (now >= s->standby_ns) {
         start_standby(s, now);
     }
-    if (s->engine == 0 && now >= s->start_ns) {
+    if (s->engine == 0 && !s->given_up && now >= s->start_ns) {
         start_engine(s, now);
     }
     return true;
@@ -596,10 +556,15 @@ static int
 time_left_ms(const struct supervise *s, int64_t now)
 {
     int64_t  next = NEVER;
-    int64_t  due[3] = { s->leaving ? NEVER : s->standby_ns,
-                        s->leaving || s->engine != 0 ? NEVER : s->start_ns,
-                        s->leaving ? s->kill_ns : NEVER };
-    for (int i = 0; i < 3; i++) {
+    int64_t  due[] = {
+        s->leaving ? NEVER : s->standby_ns,
+        s->leaving || s->engine != 0 || s->given_up ? NEVER : s->start_ns,
+        !s->leaving || s->term_sent ? NEVER : s->term_ns,
+        s->leaving ? s->kill_ns : s->previous_quit_ns,
+        s->engine == 0 || s->alive_ns == 0 || s->hang_ns == 0 ? NEVER
+        : s->alive_ns + s->hang_ns,
+    };
+    for (size_t i = 0; i < sizeof due / sizeof due[0]; i++) {
         next = due[i] < next ? due[i] : next;
     }
     if (next == NEVER) {
@@ -607,6 +572,39 @@ time_left_ms(const struct supervise *s, int64_t now)
     }
     int64_t  ms = (next - now) / NS_PER_MS + 1;
     return ms < 0 ? 0 : ms > 60000 ? 60000 : (int) ms;
+}
+
+enum { FD_SIGNAL, FD_OWNER, FD_RELAY, FD_NOTIFY, FD_LLM, FD_PREVIOUS, FD_FIXED };
+
+static void
+hear(struct supervise *s, const struct pollfd *fds, int num_owners)
+{
+    int64_t  now = clock_now_ns();
+
+    out_follow_log(s);
+    if (fds[FD_RELAY].revents != 0) {
+        out_relay(s);
+    }
+    if (fds[FD_NOTIFY].revents != 0 && out_hear(s, now) && !s->ready) {
+        engine_is_ready(s);
+    }
+    if (fds[FD_PREVIOUS].revents != 0) {
+        previous_hear(s);
+    }
+    for (int i = num_owners - 1; i >= 0; i--) {    /* hearing may drop owner i */
+        if (fds[FD_FIXED + i].revents != 0) {
+            owner_hear(s, i);
+        }
+    }
+    if (fds[FD_OWNER].revents != 0) {
+        owner_accept(s);
+    }
+    if (fds[FD_LLM].revents != 0) {
+        out_refuse(s);
+    }
+    if (fds[FD_SIGNAL].revents != 0) {
+        hear_signals(s, now);
+    }
 }
 
 static void
@@ -617,28 +615,28 @@ run(struct supervise *s)
         if (!work(s, now)) {
             return;
         }
-        struct pollfd  fds[POLL_FDS] = {
-            { .fd = s->signal_fd, .events = POLLIN },
-            { .fd = s->owner_fd, .events = POLLIN },
+        struct pollfd  fds[FD_FIXED + SUPERVISE_OWNERS_MAX] = {
+            [FD_SIGNAL] = { .fd = s->signal_fd, .events = POLLIN },
+            [FD_OWNER] = { .fd = s->owner_fd, .events = POLLIN },
+            [FD_RELAY] = { .fd = s->relay_fds[0], .events = POLLIN },
+            [FD_NOTIFY] = { .fd = s->notify_fd, .events = POLLIN },
+            [FD_LLM] = { .fd = s->engine == 0 && !s->leaving ? s->llm_fd : -1,
+                         .events = POLLIN },
+            [FD_PREVIOUS] = { .fd = s->previous_fd, .events = POLLIN },
         };
         int  n = s->num_owners;
         for (int i = 0; i < n; i++) {
-            fds[i + 2] = (struct pollfd) { .fd = s->owners[i].fd,
-                                           .events = POLLIN };
+            fds[FD_FIXED + i] = (struct pollfd) { .fd = s->owners[i].fd,
+                                                  .events = POLLIN };
         }
-        if (poll(fds, (nfds_t) n + 2, time_left_ms(s, now)) <= 0) {
-            continue;
+        int      ms = time_left_ms(s, now);
+        int      num = poll(fds, (nfds_t) (FD_FIXED + n), ms);
+        int64_t  late = clock_now_ns() - now - ms * NS_PER_MS;
+        if (ms >= 0 && late > NS_PER_S && s->alive_ns != 0) {
+            s->alive_ns = clock_now_ns();      /* we have not run either */
         }
-        for (int i = n - 1; i >= 0; i--) {     /* hearing may drop owner i */
-            if (fds[i + 2].revents != 0) {
-                hear_owner(s, i);
-            }
-        }
-        if (fds[1].revents != 0) {
-            accept_owner(s);
-        }
-        if (fds[0].revents != 0) {
-            hear_signals(s, clock_now_ns());
+        if (num > 0) {
+            hear(s, fds, n);
         }
     }
 }
@@ -674,12 +672,19 @@ int
 supervise_main(int argc, char **argv)
 {
     struct supervise  s = {
-        .socket_path = "", .grace_ns = SUPERVISE_GRACE_MS * NS_PER_MS,
-        .kill_ns = NEVER, .backoff_s = 1, .standby_fd = -1,
+        .name = "", .socket_path = "", .previous_path = "", .previous_fd = -1,
+        .grace_ns = SUPERVISE_GRACE_MS * NS_PER_MS,
+        .hang_ns = SUPERVISE_HANG_MS * NS_PER_MS,
+        .previous_quit_ns = NEVER, .term_ns = NEVER, .kill_ns = NEVER,
+        .backoff_s = 1, .standby_fd = -1,
     };
 
     if (!read_arguments(&s, argc, argv)) {
         log_error("no memory");
+        return 1;
+    }
+    if (out_open(&s) != OK) {
+        log_error("supervisor: a socket: %s", strerror(errno));
         return 1;
     }
     inherit(&s);
@@ -693,9 +698,17 @@ supervise_main(int argc, char **argv)
         return 1;
     }
     (void) prctl(PR_SET_NAME, "llm-supervisor");
+    if (s.replace && s.previous_fd != -1) {
+        s.start_ns = NEVER;
+        s.previous_quit_ns = clock_now_ns() + s.grace_ns;
+        previous_order(&s, LLM_ORDER_RETIRE);
+        log_notice("engine \"%s\" is started when the one before has ended",
+                   s.name);
+    }
 
     run(&s);
 
+    out_relay(&s);
     remove_files(&s);
     log_notice("supervisor exits");
     free(s.envp);

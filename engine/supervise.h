@@ -1,24 +1,34 @@
 /* supervise.h - the role --supervise: keeps one engine running for its owners.
  *
- *   nginx-llm-engine --supervise [--supervise-key=HEX] [--supervise-socket=PATH]
- *                    [--supervise-grace=MS] [--] ENGINE-OPTIONS...
+ *   nginx-llm-engine --supervise [--supervise-key=HEX] [--supervise-name=NAME]
+ *                    [--supervise-socket=PATH] [--supervise-grace=MS]
+ *                    [--supervise-hang=MS] [--supervise-previous=PATH]
+ *                    [--supervise-replace] [--] ENGINE-OPTIONS...
  *
  * Starts the same program again without --supervise, with ENGINE-OPTIONS and
  * the inherited socket "llm" (LISTEN_FDS), and starts it again when it dies:
  * after 1, 2, 4 .. 60 s, from 1 s again once it has lived for 60 s.  Exit code
  * 78 (EX_CONFIG) is not retried; the supervisor stays, so that nginx does not
- * start another one, and tries again at a reload ('r').
+ * start another one, and tries again at a CLAIM.  A CLAIM that comes while the
+ * engine loads gives it one more try, too: it may have read the old files.
  *
  * Owners: the other ends of the inherited descriptor "lifeline" and of each
  * connection to the inherited socket "owner" that sent ATTACH with the right
- * key (layouts: wire/llm_wire.h).  One byte from an owner:
- *   'q'  gives its ownership up; answered 'l' (it was the last, leaving) or 's'
- *   'r'  a configuration was loaded; an engine that was given up is tried again
- * and one to each owner when an engine is given up, or to a new owner of such:
- *   'g'  an owner with other options may give us up and start another
- * EOF is an owner that died.  When the last one is gone, or at SIGTERM, SIGINT
- * and SIGQUIT, the engine gets SIGTERM, after the grace time its process group
- * gets SIGKILL.  Without a lifeline (started by hand) only signals end it.
+ * key.  Their orders: wire/llm_wire.h.  When the last one has quit or died, or
+ * at SIGTERM, SIGINT and SIGQUIT, the engine gets SIGTERM, after the grace time
+ * its process group gets SIGKILL.  When the last one has retired, the engine
+ * gets SIGWINCH and ends when its workers have left.  Without a lifeline
+ * (started by hand) only signals end it.
+ *
+ * The inherited descriptor "previous" is the lifeline of an engine with other
+ * options that ours is to replace: it is retired when ours is ready, or, with
+ * --supervise-replace, before ours is started.  While it serves, three failed
+ * starts in a row are enough to give ours up.
+ *
+ * The engine tells by NOTIFY_SOCKET that it is ready and alive (sd_notify(3)).
+ * Without a sign of life for the hang time it is killed and started again.
+ * While there is no engine, the supervisor answers the workers: WELCOME with
+ * LLM_WELCOME_DOWN and the reason.
  *
  * A standby, a fork that only waits for this process to die, takes over when
  * the supervisor is killed: it has the same sockets and owners.  The engine
@@ -32,8 +42,10 @@
 
 #define SUPERVISE_OWNERS_MAX    16
 #define SUPERVISE_GRACE_MS      60000
+#define SUPERVISE_HANG_MS       30000
 #define SUPERVISE_BACKOFF_MAX_S 60
 #define SUPERVISE_HEALTHY_S     60    /* a life this long resets the back-off */
+#define SUPERVISE_TRIES_BESIDE  3     /* while the previous engine serves */
 #define SUPERVISE_EX_CONFIG     78
 
 /* argv has "--supervise" anywhere before "--". */

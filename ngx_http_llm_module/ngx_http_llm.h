@@ -7,12 +7,15 @@
  *
  *     _module.c     directives, life-cycle hooks
  *     _conf.c       configuration, managed block
- *     _process.c    owns managed engines: claim, attach, release
+ *     _process.c    owns managed engines: claim, attach, start, release
+ *     _owner.c      what a master says to a supervisor
  *     _spawn.c      sockets, fork and exec of one supervisor
  *     _handler.c    checks a request, reads its body       -> _request.c
  *     _request.c    slots, submission, cancel, loss        -> wire/
  *     _record.c     what the engine says, in two passes    -> _output.c
  *     _channel.c    one session per worker and engine      -> _re*.c
+ *     _pulse.c      is an engine alive, and what is said about it
+ *     _handover.c   from an engine to the one that replaces it
  *     _output.c     records to the client, slow readers
  *     _client.c     a client that leaves: cancel, wait for END, let go
  *     _error.c      JSON errors, ours and nginx's own (filters)
@@ -46,14 +49,23 @@
 #define NGX_HTTP_LLM_RETRY_MAX          4000
 #define NGX_HTTP_LLM_EXEC_TIMEOUT       2000     /* ms, init_module waits */
 #define NGX_HTTP_LLM_OWNER_TIMEOUT      1000     /* ms, attach and release */
-#define NGX_HTTP_LLM_OWNER_BYTES        64       /* read from one at a time */
 #define NGX_HTTP_LLM_END_TIMEOUT        1000     /* ms, from CANCEL to END */
+
+/* of a socket: what is put behind the configured path, at most, and NUL */
+#define NGX_HTTP_LLM_PATH_SUFFIX        sizeof(".01234567.owner")
 #define NGX_HTTP_LLM_NO_SLOT            ((uint32_t) -1)
 #define NGX_HTTP_LLM_KEY_ID_LEN         16       /* hex digits */
 
 #define NGX_HTTP_LLM_HEALTH_OFF         0
 #define NGX_HTTP_LLM_HEALTH_LIVE        1
 #define NGX_HTTP_LLM_HEALTH_READY       2
+
+/* an engine whose options have changed, at a reload */
+#define NGX_HTTP_LLM_RELOAD_BESIDE      0
+#define NGX_HTTP_LLM_RELOAD_REPLACE     1
+#define NGX_HTTP_LLM_RELOAD_KEEP        2
+
+#define NGX_HTTP_LLM_HANG_MIN           2000     /* ms */
 
 #ifndef NGX_HTTP_LLM_ENGINE_PATH
 #define NGX_HTTP_LLM_ENGINE_PATH  "/usr/lib/nginx-llm/nginx-llm-engine"
@@ -68,12 +80,16 @@ typedef struct ngx_http_llm_ctx_s      ngx_http_llm_ctx_t;
 
 typedef struct {
     ngx_str_t                  name;
-    ngx_str_t                  path;         /* socket, ends with NUL */
+    ngx_str_t                  socket;       /* as configured, with NUL */
+    ngx_str_t                  path;         /* where to connect, with NUL */
+    ngx_str_t                  previous;     /* whom it takes over from */
     ngx_str_t                  binary;
     ngx_str_t                  user;
     ngx_array_t               *options;      /* of ngx_str_t, with NUL */
     ngx_array_t               *env;          /* of ngx_str_t, with NUL */
     ngx_msec_t                 grace;
+    ngx_msec_t                 hang;
+    ngx_uint_t                 reload;
     ngx_uint_t                 line;
     u_char                    *file;
     ngx_uid_t                  uid;
@@ -143,6 +159,7 @@ struct ngx_http_llm_session_s {
     ngx_event_t                    timer;        /* handshake or reconnect */
     ngx_event_t                    pulse;        /* heartbeat check */
     ngx_event_t                    failure;      /* posted by a broken ring */
+    ngx_event_t                    handover;
     ngx_msec_t                     retry;
 
     ngx_msec_t                     connect_timeout;
@@ -169,7 +186,12 @@ struct ngx_http_llm_session_s {
     ngx_uint_t                     nwaiting;
     ngx_uint_t                     ncancels;     /* slots with ->cancel */
     ngx_queue_t                    touched;      /* ctx: to be flushed */
+    ngx_http_llm_session_t        *before;       /* serves until we can */
+    ngx_http_llm_session_t        *after;        /* we serve until it can */
+    ngx_http_llm_session_t        *newer;        /* as after, but kept */
     const char                    *why;
+    u_char                         reason[LLM_WELCOME_TEXT_BYTES];
+    u_char                         message[LLM_WELCOME_TEXT_BYTES + 32];
     ngx_err_t                      refused_err;  /* logged last */
 
     unsigned                       unpublished:1;
@@ -177,6 +199,7 @@ struct ngx_http_llm_session_s {
     unsigned                       suspect:1;    /* does not accept us */
     unsigned                       hung:1;
     unsigned                       refused_logged:1;
+    unsigned                       goodbye:1;    /* was said */
 };
 
 
@@ -277,7 +300,17 @@ ngx_http_llm_main_conf_t *ngx_http_llm_cycle_conf(ngx_cycle_t *cycle);
 ngx_int_t ngx_http_llm_process_init_module(ngx_cycle_t *cycle);
 void ngx_http_llm_process_forget(ngx_cycle_t *cycle);
 void ngx_http_llm_process_exit_master(ngx_cycle_t *cycle);
-ngx_fd_t ngx_http_llm_spawn(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine);
+ngx_fd_t ngx_http_llm_spawn(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine,
+    ngx_fd_t previous, ngx_str_t *previous_path);
+ngx_fd_t ngx_http_llm_spawn_log(ngx_cycle_t *cycle);
+
+/* _owner.c */
+
+ngx_fd_t ngx_http_llm_owner_attach(ngx_cycle_t *cycle,
+    ngx_http_llm_engine_t *engine);
+ngx_int_t ngx_http_llm_owner_ask(ngx_fd_t s, ngx_uint_t op,
+    ngx_http_llm_engine_t *engine, ngx_cycle_t *cycle,
+    struct llm_answer *answer, ngx_fd_t *fd);
 void ngx_http_llm_owner_path(struct sockaddr_un *sun, ngx_str_t *path);
 
 /* _channel.c */
@@ -287,13 +320,33 @@ void ngx_http_llm_channel_exit(ngx_cycle_t *cycle);
 void ngx_http_llm_session_fail(ngx_http_llm_session_t *s, const char *why);
 void ngx_http_llm_session_fail_later(ngx_http_llm_session_t *s,
     const char *why);
-void ngx_http_llm_session_release(ngx_http_llm_session_t *s);
+void ngx_http_llm_session_shut(ngx_http_llm_session_t *s);
+ngx_int_t ngx_http_llm_session_connect(ngx_http_llm_session_t *s);
+int64_t ngx_http_llm_now(void);
+
+/* _pulse.c */
+
+void ngx_http_llm_session_pulse_handler(ngx_event_t *ev);
 const char *ngx_http_llm_session_trouble(ngx_http_llm_session_t *s);
 ngx_uint_t ngx_http_llm_session_hung(ngx_http_llm_session_t *s,
     const char **why);
+void ngx_http_llm_session_set_reason(ngx_http_llm_session_t *s,
+    const char *text, ngx_uint_t down);
+const char *ngx_http_llm_session_reason(ngx_http_llm_session_t *s);
+const char *ngx_http_llm_session_message(ngx_http_llm_session_t *s);
 void ngx_http_llm_session_watch_pulse(ngx_http_llm_session_t *s);
 ngx_uint_t ngx_http_llm_session_retry_after(ngx_http_llm_session_t *s);
-int64_t ngx_http_llm_now(void);
+
+/* _handover.c */
+
+void ngx_http_llm_handover_begin(ngx_http_llm_session_t *s,
+    ngx_http_llm_session_t *before);
+ngx_http_llm_session_t *ngx_http_llm_handover_choose(
+    ngx_http_llm_engine_t *engine);
+void ngx_http_llm_handover_gone(ngx_http_llm_session_t *s);
+void ngx_http_llm_handover_watch(ngx_http_llm_session_t *s);
+void ngx_http_llm_handover_handler(ngx_event_t *ev);
+void ngx_http_llm_session_release(ngx_http_llm_session_t *s);
 
 /* _request.c */
 

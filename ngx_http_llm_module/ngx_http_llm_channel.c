@@ -19,15 +19,14 @@
 
 
 #define NGX_HTTP_LLM_SLOTS_MAX   65536
-#define NGX_HTTP_LLM_PULSE       1000
-#define NGX_HTTP_LLM_PROGRESS    6       /* engine_timeouts without a step */
 
 #define NGX_HTTP_LLM_SEALS       (F_SEAL_SHRINK|F_SEAL_GROW|F_SEAL_SEAL)
 
 
+static ngx_http_llm_session_t *ngx_http_llm_session_want(ngx_str_t *path,
+    ngx_http_llm_main_conf_t *mcf, ngx_log_t *log);
 static ngx_http_llm_session_t *ngx_http_llm_session_get(ngx_str_t *path,
     ngx_log_t *log);
-static ngx_int_t ngx_http_llm_session_connect(ngx_http_llm_session_t *s);
 static ngx_connection_t *ngx_http_llm_session_watch(ngx_http_llm_session_t *s,
     ngx_fd_t fd, ngx_event_handler_pt handler);
 static void ngx_http_llm_session_retry(ngx_http_llm_session_t *s);
@@ -36,11 +35,12 @@ static ssize_t ngx_http_llm_session_recv(ngx_http_llm_session_t *s,
     u_char *buf, size_t size, ngx_fd_t *fds);
 static void ngx_http_llm_session_welcome(ngx_http_llm_session_t *s,
     u_char *data, size_t len, ngx_fd_t *fds);
+static void ngx_http_llm_session_down(ngx_http_llm_session_t *s,
+    struct llm_welcome *welcome);
 static ngx_int_t ngx_http_llm_session_map(ngx_http_llm_session_t *s,
     struct llm_welcome *welcome, ngx_fd_t *fds, const char **why);
 static void ngx_http_llm_session_kick_handler(ngx_event_t *rev);
 static void ngx_http_llm_session_timer_handler(ngx_event_t *ev);
-static void ngx_http_llm_session_pulse_handler(ngx_event_t *ev);
 static void ngx_http_llm_session_failure_handler(ngx_event_t *ev);
 static void ngx_http_llm_session_close(ngx_http_llm_session_t *s);
 static void ngx_http_llm_session_free_slots(ngx_http_llm_session_t *s);
@@ -58,7 +58,7 @@ ngx_http_llm_channel_update(ngx_cycle_t *cycle)
     ngx_uint_t                  i;
     ngx_queue_t                *q, *next;
     ngx_http_llm_engine_t     **enginep;
-    ngx_http_llm_session_t     *s;
+    ngx_http_llm_session_t     *s, *before;
     ngx_http_llm_main_conf_t   *mcf;
 
     if (ngx_http_llm_sessions.next == NULL) {
@@ -83,17 +83,31 @@ ngx_http_llm_channel_update(ngx_cycle_t *cycle)
             continue;
         }
 
-        s = ngx_http_llm_session_get(&enginep[i]->path, cycle->log);
+        s = ngx_http_llm_session_want(&enginep[i]->path, mcf, cycle->log);
         if (s == NULL) {
             return NGX_ERROR;
         }
 
-        s->removed = 0;
-        s->connect_timeout = mcf->connect_timeout;
-        s->engine_timeout = mcf->engine_timeout;
-        s->queue_max = (ngx_uint_t) mcf->queue;
+        before = NULL;
+
+        if (enginep[i]->previous.len) {
+            before = ngx_http_llm_session_want(&enginep[i]->previous, mcf,
+                                               cycle->log);
+            if (before == NULL) {
+                return NGX_ERROR;
+            }
+        }
+
+        ngx_http_llm_handover_begin(s, before);
 
         enginep[i]->session = s;
+
+        if (before
+            && before->state == NGX_HTTP_LLM_DOWN
+            && !before->timer.timer_set)
+        {
+            (void) ngx_http_llm_session_connect(before);
+        }
 
         if (s->state == NGX_HTTP_LLM_DOWN && !s->timer.timer_set) {
             (void) ngx_http_llm_session_connect(s);
@@ -114,6 +128,25 @@ ngx_http_llm_channel_update(ngx_cycle_t *cycle)
 
 
 static ngx_http_llm_session_t *
+ngx_http_llm_session_want(ngx_str_t *path, ngx_http_llm_main_conf_t *mcf,
+    ngx_log_t *log)
+{
+    ngx_http_llm_session_t  *s;
+
+    s = ngx_http_llm_session_get(path, log);
+
+    if (s) {
+        s->removed = 0;
+        s->connect_timeout = mcf->connect_timeout;
+        s->engine_timeout = mcf->engine_timeout;
+        s->queue_max = (ngx_uint_t) mcf->queue;
+    }
+
+    return s;
+}
+
+
+static ngx_http_llm_session_t *
 ngx_http_llm_session_get(ngx_str_t *path, ngx_log_t *log)
 {
     ngx_queue_t             *q;
@@ -126,7 +159,8 @@ ngx_http_llm_session_get(ngx_str_t *path, ngx_log_t *log)
         s = ngx_queue_data(q, ngx_http_llm_session_t, queue);
 
         if (s->path.len == path->len
-            && ngx_memcmp(s->path.data, path->data, path->len) == 0)
+            && ngx_memcmp(s->path.data, path->data, path->len) == 0
+            && !s->goodbye)
         {
             return s;
         }
@@ -158,6 +192,11 @@ ngx_http_llm_session_get(ngx_str_t *path, ngx_log_t *log)
     s->pulse.log = &s->log;
     s->pulse.cancelable = 1;
 
+    s->handover.handler = ngx_http_llm_handover_handler;
+    s->handover.data = s;
+    s->handover.log = &s->log;
+    s->handover.cancelable = 1;
+
     s->failure.handler = ngx_http_llm_session_failure_handler;
     s->failure.data = s;
     s->failure.log = &s->log;
@@ -168,19 +207,13 @@ ngx_http_llm_session_get(ngx_str_t *path, ngx_log_t *log)
 }
 
 
-/* frees a session that no configuration names, when its last request is gone */
+/* what the kernel and the heap hold for it; the session itself stays */
 
 void
-ngx_http_llm_session_release(ngx_http_llm_session_t *s)
+ngx_http_llm_session_shut(ngx_http_llm_session_t *s)
 {
-    if (!s->removed || s->busy || s->nwaiting) {
-        return;
-    }
-
     ngx_http_llm_session_close(s);
     ngx_http_llm_session_free_slots(s);
-    ngx_queue_remove(&s->queue);
-    ngx_free(s);
 }
 
 
@@ -210,7 +243,7 @@ ngx_http_llm_channel_exit(ngx_cycle_t *cycle)
  * accepts; HELLO follows at once and waits in the socket.
  */
 
-static ngx_int_t
+ngx_int_t
 ngx_http_llm_session_connect(ngx_http_llm_session_t *s)
 {
     ngx_fd_t             fd;
@@ -238,6 +271,11 @@ ngx_http_llm_session_connect(ngx_http_llm_session_t *s)
 
         ngx_log_error(level, &s->log, err, "engine at \"%V\" is not there, "
                       "connect() failed", &s->path);
+
+        if (err == NGX_ENOENT || err == NGX_ECONNREFUSED) {
+            ngx_http_llm_handover_gone(s);
+        }
+
         goto failed;
     }
 
@@ -325,6 +363,10 @@ static void
 ngx_http_llm_session_retry(ngx_http_llm_session_t *s)
 {
     ngx_msec_t  delay;
+
+    if (s->removed) {
+        return;
+    }
 
     delay = s->retry / 2 + (ngx_msec_t) ngx_random() % (s->retry / 2 + 1);
 
@@ -492,10 +534,17 @@ ngx_http_llm_session_welcome(ngx_http_llm_session_t *s, u_char *data,
         ngx_log_error(level, &s->log, 0,
                       "engine at \"%V\" and this module do not fit: %s",
                       &s->path, why);
+        ngx_http_llm_session_set_reason(s, why, 0);
         goto failed;
     }
 
+    if (welcome.status == LLM_WELCOME_DOWN) {
+        ngx_http_llm_session_down(s, &welcome);
+        return;
+    }
+
     if (welcome.status != LLM_WELCOME_OK) {
+        ngx_http_llm_session_set_reason(s, welcome.text, 0);
         ngx_log_error(level, &s->log, 0,
                       "engine at \"%V\" refuses this worker: %s",
                       &s->path, welcome.text);
@@ -520,6 +569,7 @@ ngx_http_llm_session_welcome(ngx_http_llm_session_t *s, u_char *data,
     s->suspect = 0;
     s->refused_logged = 0;
     s->hung = 0;
+    s->reason[0] = '\0';
 
     ngx_log_error(NGX_LOG_NOTICE, &s->log, 0,
                   "session %uL with engine %uD at \"%V\" is up",
@@ -542,6 +592,41 @@ failed:
     ngx_http_llm_session_fail_requests(s);
     ngx_http_llm_session_free_slots(s);
     ngx_http_llm_session_retry(s);
+}
+
+
+/*
+ * The supervisor has no engine now.  It says why, and when to come again; a
+ * request is as good a moment.
+ */
+
+static void
+ngx_http_llm_session_down(ngx_http_llm_session_t *s,
+    struct llm_welcome *welcome)
+{
+    ngx_uint_t  level;
+
+    level = s->refused_logged ? NGX_LOG_INFO : NGX_LOG_WARN;
+
+    ngx_log_error(level, &s->log, 0,
+                  "engine at \"%V\" does not run: %s",
+                  &s->path, welcome->text);
+
+    s->refused_logged = 1;
+    ngx_http_llm_session_set_reason(s, welcome->text, 1);
+
+    ngx_http_llm_session_close(s);
+    ngx_http_llm_session_fail_requests(s);
+    ngx_http_llm_session_free_slots(s);
+
+    s->retry = NGX_HTTP_LLM_RETRY_MIN;
+
+    if (s->state == NGX_HTTP_LLM_DOWN && !s->removed && !s->timer.timer_set) {
+        ngx_add_timer(&s->timer, welcome->retry_ms
+                                 ? ngx_min(welcome->retry_ms,
+                                           NGX_HTTP_LLM_RETRY_MAX)
+                                 : NGX_HTTP_LLM_RETRY_MAX);
+    }
 }
 
 
@@ -671,143 +756,6 @@ ngx_http_llm_session_kick_handler(ngx_event_t *rev)
 }
 
 
-/*
- * Runs once a second while requests are in flight.  The requests of a hung
- * engine are ended; the session stays, for a stopped process may go on.
- */
-
-static void
-ngx_http_llm_session_pulse_handler(ngx_event_t *ev)
-{
-    const char              *why;
-    ngx_http_llm_session_t  *s;
-
-    s = ev->data;
-
-    if (s->state != NGX_HTTP_LLM_UP) {
-        return;
-    }
-
-    if (ngx_http_llm_session_hung(s, &why)) {
-
-        if (!s->hung) {
-            ngx_log_error(NGX_LOG_ERR, &s->log, 0,
-                          "engine %i at \"%V\" hangs: %s",
-                          s->engine_pid, &s->path, why);
-            s->hung = 1;
-        }
-
-        ngx_http_llm_session_fail_requests(s);
-
-    } else if (s->hung) {
-        ngx_log_error(NGX_LOG_NOTICE, &s->log, 0,
-                      "engine %i at \"%V\" moves again",
-                      s->engine_pid, &s->path);
-        s->hung = 0;
-    }
-
-    if (s->busy || s->nwaiting) {
-        ngx_add_timer(&s->pulse, NGX_HTTP_LLM_PULSE);
-    }
-}
-
-
-void
-ngx_http_llm_session_watch_pulse(ngx_http_llm_session_t *s)
-{
-    if (!s->pulse.timer_set) {
-        ngx_add_timer(&s->pulse, NGX_HTTP_LLM_PULSE);
-    }
-}
-
-
-/* told by its pulse: 1 when the process or its step thread stands still */
-
-ngx_uint_t
-ngx_http_llm_session_hung(ngx_http_llm_session_t *s, const char **why)
-{
-    int64_t           now, limit;
-    struct llm_stats  stats;
-
-    llm_ring_read_stats(s->e, &stats);
-
-    now = ngx_http_llm_now();
-    limit = (int64_t) s->engine_timeout * 1000000;
-
-    if (stats.heartbeat_ns != 0 && now - stats.heartbeat_ns > limit) {
-        *why = "no heartbeat";
-        return 1;
-    }
-
-    if (stats.state == LLM_STATE_READY
-        && stats.progress_ns != 0
-        && now - stats.progress_ns > limit * NGX_HTTP_LLM_PROGRESS)
-    {
-        *why = "no step finished";
-        return 1;
-    }
-
-    return 0;
-}
-
-
-/* NULL: the engine can be asked; otherwise why not, as a word for clients */
-
-const char *
-ngx_http_llm_session_trouble(ngx_http_llm_session_t *s)
-{
-    const char  *why;
-
-    if (s == NULL) {
-        return "not running";
-    }
-
-    /* a request is as good a moment as the timer, if nothing else is tried */
-
-    if (s->state == NGX_HTTP_LLM_DOWN
-        && !s->failure.posted
-        && s->retry <= NGX_HTTP_LLM_RETRY_MIN * 2)
-    {
-        if (s->timer.timer_set) {
-            ngx_del_timer(&s->timer);
-        }
-
-        (void) ngx_http_llm_session_connect(s);
-    }
-
-    switch (s->state) {
-
-    case NGX_HTTP_LLM_DOWN:
-        return "not running";
-
-    case NGX_HTTP_LLM_CONNECTING:
-        return s->suspect ? "not answering" : NULL;
-
-    default:
-        return ngx_http_llm_session_hung(s, &why) ? "hanging" : NULL;
-    }
-}
-
-
-/* seconds for Retry-After; the engine knows best while it can say */
-
-ngx_uint_t
-ngx_http_llm_session_retry_after(ngx_http_llm_session_t *s)
-{
-    struct llm_stats  stats;
-
-    if (s && s->state == NGX_HTTP_LLM_UP) {
-        llm_ring_read_stats(s->e, &stats);
-
-        if (stats.retry_after_s >= 1 && stats.retry_after_s <= 120) {
-            return stats.retry_after_s;
-        }
-    }
-
-    return 1 + (ngx_uint_t) ngx_random() % 3;
-}
-
-
 /* a broken ring is noticed deep in a request; the session ends later */
 
 void
@@ -883,6 +831,7 @@ ngx_http_llm_session_close(ngx_http_llm_session_t *s)
 {
     s->state = NGX_HTTP_LLM_DOWN;
     s->suspect = 0;
+    s->goodbye = 0;
     s->unpublished = 0;
 
     if (s->timer.timer_set) {
@@ -891,6 +840,10 @@ ngx_http_llm_session_close(ngx_http_llm_session_t *s)
 
     if (s->pulse.timer_set) {
         ngx_del_timer(&s->pulse);
+    }
+
+    if (s->removed && s->handover.timer_set) {
+        ngx_del_timer(&s->handover);
     }
 
     if (s->failure.posted) {

@@ -12,10 +12,22 @@ static char *ngx_http_llm_engine_option(ngx_conf_t *cf, ngx_command_t *dummy,
     void *conf);
 static char *ngx_http_llm_engine_own_option(ngx_conf_t *cf,
     ngx_http_llm_engine_t *engine, ngx_uint_t *found);
+static char *ngx_http_llm_engine_time(ngx_conf_t *cf,
+    ngx_http_llm_engine_t *engine, ngx_str_t *value);
+static char *ngx_http_llm_engine_reload(ngx_conf_t *cf,
+    ngx_http_llm_engine_t *engine, ngx_str_t *value);
 static char *ngx_http_llm_engine_path(ngx_conf_t *cf,
     ngx_http_llm_engine_t *engine, ngx_str_t *path);
 static char *ngx_http_llm_push_string(ngx_conf_t *cf, ngx_array_t *array,
     const char *prefix, ngx_str_t *value);
+
+
+/* lines of an engine that are meant for nginx */
+
+static const char  *ngx_http_llm_engine_own[] = {
+    "server", "binary", "socket", "user", "env", "reload", "hang_timeout",
+    "shutdown_timeout", NULL
+};
 
 
 void *
@@ -197,6 +209,7 @@ ngx_http_llm_engine(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     engine->line = cf->conf_file->line;
     engine->managed = 1;
     engine->grace = 60000;
+    engine->hang = 30000;
 
     engine->options = ngx_array_create(cf->pool, 16, sizeof(ngx_str_t));
     engine->env = ngx_array_create(cf->pool, 4, sizeof(ngx_str_t));
@@ -312,24 +325,24 @@ ngx_http_llm_engine_option(ngx_conf_t *cf, ngx_command_t *dummy, void *conf)
 }
 
 
-/* server, binary, socket, user, env, shutdown_timeout: meant for nginx */
+/* what is meant for nginx, not for the engine */
 
 static char *
 ngx_http_llm_engine_own_option(ngx_conf_t *cf, ngx_http_llm_engine_t *engine,
     ngx_uint_t *found)
 {
-    ngx_int_t   ms;
-    ngx_str_t  *value;
+    ngx_str_t    *value;
+    const char  **name;
 
     value = cf->args->elts;
 
-    if (ngx_strcmp(value[0].data, "server") != 0
-        && ngx_strcmp(value[0].data, "binary") != 0
-        && ngx_strcmp(value[0].data, "socket") != 0
-        && ngx_strcmp(value[0].data, "user") != 0
-        && ngx_strcmp(value[0].data, "env") != 0
-        && ngx_strcmp(value[0].data, "shutdown_timeout") != 0)
-    {
+    for (name = ngx_http_llm_engine_own; *name; name++) {
+        if (ngx_strcmp(value[0].data, *name) == 0) {
+            break;
+        }
+    }
+
+    if (*name == NULL) {
         return NGX_CONF_OK;
     }
 
@@ -374,6 +387,9 @@ ngx_http_llm_engine_own_option(ngx_conf_t *cf, ngx_http_llm_engine_t *engine,
         engine->user = value[1];
         return NGX_CONF_OK;
 
+    case 'r':
+        return ngx_http_llm_engine_reload(cf, engine, &value[1]);
+
     case 'e':
         return ngx_http_llm_push_string(cf, engine->env, "", &value[1]);
 
@@ -393,11 +409,37 @@ ngx_http_llm_engine_own_option(ngx_conf_t *cf, ngx_http_llm_engine_t *engine,
         return ngx_http_llm_engine_path(cf, engine, &value[1]);
     }
 
+    return ngx_http_llm_engine_time(cf, engine, value);
+}
+
+
+/* shutdown_timeout, hang_timeout */
+
+static char *
+ngx_http_llm_engine_time(ngx_conf_t *cf, ngx_http_llm_engine_t *engine,
+    ngx_str_t *value)
+{
+    ngx_int_t  ms;
+
     ms = ngx_parse_time(&value[1], 0);
-    if (ms == NGX_ERROR) {
+    if (ms == NGX_ERROR || ms > NGX_MAX_INT32_VALUE) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid \"shutdown_timeout\" \"%V\"", &value[1]);
+                           "invalid \"%V\" \"%V\"", &value[0], &value[1]);
         return NGX_CONF_ERROR;
+    }
+
+    if (value[0].data[0] == 'h') {
+
+        if (ms != 0 && ms < NGX_HTTP_LLM_HANG_MIN) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "\"hang_timeout\" must be 0 (never) or at least "
+                               "%d ms", NGX_HTTP_LLM_HANG_MIN);
+            return NGX_CONF_ERROR;
+        }
+
+        engine->hang = (ngx_msec_t) ms;
+
+        return NGX_CONF_OK;
     }
 
     engine->grace = (ngx_msec_t) ms;
@@ -407,24 +449,51 @@ ngx_http_llm_engine_own_option(ngx_conf_t *cf, ngx_http_llm_engine_t *engine,
 
 
 static char *
+ngx_http_llm_engine_reload(ngx_conf_t *cf, ngx_http_llm_engine_t *engine,
+    ngx_str_t *value)
+{
+    if (ngx_strcmp(value->data, "beside") == 0) {
+        engine->reload = NGX_HTTP_LLM_RELOAD_BESIDE;
+
+    } else if (ngx_strcmp(value->data, "replace") == 0) {
+        engine->reload = NGX_HTTP_LLM_RELOAD_REPLACE;
+
+    } else if (ngx_strcmp(value->data, "keep") == 0) {
+        engine->reload = NGX_HTTP_LLM_RELOAD_KEEP;
+
+    } else {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"reload\" of an engine takes \"beside\", "
+                           "\"replace\" or \"keep\", not \"%V\"", value);
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
 ngx_http_llm_engine_path(ngx_conf_t *cf, ngx_http_llm_engine_t *engine,
     ngx_str_t *path)
 {
+    size_t              extra;
     struct sockaddr_un  sun;
 
     if (ngx_conf_full_name(cf->cycle, path, 0) != NGX_OK) {
         return NGX_CONF_ERROR;
     }
 
-    if (path->len + sizeof(".owner") > sizeof(sun.sun_path)) {
+    extra = engine->managed ? NGX_HTTP_LLM_PATH_SUFFIX : 1;
+
+    if (path->len + extra > sizeof(sun.sun_path)) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "socket path \"%V\" has %uz bytes, the limit is "
                            "%uz", path, path->len,
-                           sizeof(sun.sun_path) - sizeof(".owner"));
+                           sizeof(sun.sun_path) - extra);
         return NGX_CONF_ERROR;
     }
 
-    engine->path = *path;
+    engine->socket = *path;
 
     return NGX_CONF_OK;
 }

@@ -145,7 +145,7 @@ ngx_http_llm_check_engines(ngx_http_llm_ctx_t *ctx)
     trouble = "not defined";
 
     for (i = 0; i < n; i++) {
-        s = enginep[i]->session;
+        s = ngx_http_llm_handover_choose(enginep[i]);
         trouble = ngx_http_llm_session_trouble(s);
 
         if (trouble == NULL) {
@@ -160,11 +160,11 @@ ngx_http_llm_check_engines(ngx_http_llm_ctx_t *ctx)
                       "engine \"%V\" is %s",
                       n ? &enginep[n - 1]->name : &llcf->pass_name, trouble);
 
-        ctx->session = n ? enginep[0]->session : NULL;
+        ctx->session = n ? ngx_http_llm_handover_choose(enginep[0]) : NULL;
 
         return ngx_http_llm_error(ctx, NGX_HTTP_SERVICE_UNAVAILABLE,
                                   "engine_unavailable",
-                                  "The engine is not available now.");
+                            ngx_http_llm_session_message(ctx->session));
     }
 
     if (r->headers_in.content_length_n > 0
@@ -214,7 +214,7 @@ ngx_http_llm_select_engine(ngx_http_llm_ctx_t *ctx)
         }
     }
 
-    ctx->session = ctx->engine->session;
+    ctx->session = ngx_http_llm_handover_choose(ctx->engine);
 
     trouble = ngx_http_llm_session_trouble(ctx->session);
 
@@ -224,7 +224,7 @@ ngx_http_llm_select_engine(ngx_http_llm_ctx_t *ctx)
 
         return ngx_http_llm_error(ctx, NGX_HTTP_SERVICE_UNAVAILABLE,
                                   "engine_unavailable",
-                                  "The engine is not available now.");
+                            ngx_http_llm_session_message(ctx->session));
     }
 
     if (ctx->session->state == NGX_HTTP_LLM_UP

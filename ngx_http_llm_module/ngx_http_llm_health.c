@@ -8,6 +8,7 @@
 #include "ngx_http_llm.h"
 
 
+static u_char *ngx_http_llm_health_name(u_char *p, ngx_str_t *name);
 static const char *ngx_http_llm_health_state(ngx_http_llm_engine_t *engine);
 static ngx_int_t ngx_http_llm_health_send(ngx_http_request_t *r,
     ngx_uint_t status, ngx_buf_t *b);
@@ -16,6 +17,7 @@ static ngx_int_t ngx_http_llm_health_send(ngx_http_request_t *r,
 /*
  * 200 {"status":"ready","engines":{"chat":"ready"}}
  * 503 {"status":"not_ready","engines":{"chat":"loading"}}
+ * 503 {"status":"not_ready","engines":{"chat":"failed"},"reasons":{"chat":"..."}}
  */
 
 ngx_int_t
@@ -24,9 +26,8 @@ ngx_http_llm_health_handler(ngx_http_request_t *r)
     size_t                      size;
     ngx_int_t                   rc;
     ngx_buf_t                  *b;
-    ngx_uint_t                  i, n, ready;
-    const char                 *state;
-    uintptr_t                   escape;
+    ngx_uint_t                  i, n, ready, first;
+    const char                 *state, *reason;
     ngx_http_llm_engine_t     **enginep;
     ngx_http_llm_loc_conf_t    *llcf;
     ngx_http_llm_main_conf_t   *mcf;
@@ -55,10 +56,12 @@ ngx_http_llm_health_handler(ngx_http_request_t *r)
         n = 0;
     }
 
-    size = sizeof("{\"status\":\"not_ready\",\"engines\":{}}\n");
+    size = sizeof("{\"status\":\"not_ready\",\"engines\":{},\"reasons\":{}}\n");
 
     for (i = 0; i < n; i++) {
-        size += enginep[i]->name.len * 6 + sizeof("\"\":\"not_running\",");
+        size += 2 * enginep[i]->name.len * 6
+                + sizeof("\"\":\"not_running\",\"\":\"\",")
+                + LLM_WELCOME_TEXT_BYTES;
     }
 
     b = ngx_create_temp_buf(r->pool, size);
@@ -73,6 +76,7 @@ ngx_http_llm_health_handler(ngx_http_request_t *r)
         return ngx_http_llm_health_send(r, NGX_HTTP_OK, b);
     }
 
+    first = 1;
     ready = 1;
 
     for (i = 0; i < n; i++) {
@@ -91,20 +95,24 @@ ngx_http_llm_health_handler(ngx_http_request_t *r)
             *b->last++ = ',';
         }
 
-        *b->last++ = '"';
+        b->last = ngx_http_llm_health_name(b->last, &enginep[i]->name);
+        b->last = ngx_sprintf(b->last, ":\"%s\"", state);
+    }
 
-        escape = ngx_escape_json(NULL, enginep[i]->name.data,
-                                 enginep[i]->name.len);
-        if (escape) {
-            b->last = (u_char *) ngx_escape_json(b->last,
-                                                 enginep[i]->name.data,
-                                                 enginep[i]->name.len);
-        } else {
-            b->last = ngx_cpymem(b->last, enginep[i]->name.data,
-                                 enginep[i]->name.len);
+    for (i = 0; i < n; i++) {
+        reason = ngx_http_llm_session_reason(
+                                   ngx_http_llm_handover_choose(enginep[i]));
+
+        if (reason == NULL) {
+            continue;
         }
 
-        b->last = ngx_sprintf(b->last, "\":\"%s\"", state);
+        b->last = ngx_cpymem(b->last, first ? "},\"reasons\":{" : ",",
+                             first ? 13 : 1);
+        first = 0;
+
+        b->last = ngx_http_llm_health_name(b->last, &enginep[i]->name);
+        b->last = ngx_sprintf(b->last, ":\"%s\"", reason);
     }
 
     b->last = ngx_cpymem(b->last, "}}\n", 3);
@@ -112,6 +120,26 @@ ngx_http_llm_health_handler(ngx_http_request_t *r)
     return ngx_http_llm_health_send(r, ready ? NGX_HTTP_OK
                                              : NGX_HTTP_SERVICE_UNAVAILABLE,
                                     b);
+}
+
+
+/* the name in quotes; there is room for six times its bytes */
+
+static u_char *
+ngx_http_llm_health_name(u_char *p, ngx_str_t *name)
+{
+    *p++ = '"';
+
+    if (ngx_escape_json(NULL, name->data, name->len)) {
+        p = (u_char *) ngx_escape_json(p, name->data, name->len);
+
+    } else {
+        p = ngx_cpymem(p, name->data, name->len);
+    }
+
+    *p++ = '"';
+
+    return p;
 }
 
 
@@ -124,10 +152,10 @@ ngx_http_llm_health_state(ngx_http_llm_engine_t *engine)
     struct llm_stats         stats;
     ngx_http_llm_session_t  *s;
 
-    s = engine->session;
+    s = ngx_http_llm_handover_choose(engine);
 
     if (s == NULL || s->state == NGX_HTTP_LLM_DOWN) {
-        return "not_running";
+        return ngx_http_llm_session_reason(s) ? "failed" : "not_running";
     }
 
     if (s->state == NGX_HTTP_LLM_CONNECTING) {
@@ -152,7 +180,7 @@ ngx_http_llm_health_state(ngx_http_llm_engine_t *engine)
         return "draining";
 
     default:
-        return "failed";
+        return "unknown";
     }
 }
 

@@ -5,9 +5,15 @@
  *
  * The master keeps one connection to each supervisor: the lifeline of a
  * supervisor it started, or an accepted connection to PATH.owner of one that
- * another master started (binary upgrade).  A byte 'q' gives it up in good
+ * another master started (binary upgrade).  RETIRE and QUIT give it up in good
  * order, EOF says that the master died.  The supervisor leaves with its last
  * owner.
+ *
+ * An engine's key is the hash of what makes it what it is, and a part of its
+ * PATH: an engine with other options is another engine, which can run beside
+ * the first.  The master cannot wait for one to be ready, it has no event hook
+ * between two reloads.  So it gives the old engine's lifeline to the new one's
+ * supervisor and tells the workers both paths (_handover.c).
  *
  * The records live in static memory and survive a reload.  A cycle claims them
  * in init_module; when a cycle is destroyed, what no newer cycle has claimed
@@ -17,7 +23,6 @@
 
 #include "ngx_http_llm.h"
 #include <ngx_md5.h>
-#include <poll.h>
 #include <pwd.h>
 
 
@@ -25,8 +30,8 @@ typedef struct {
     ngx_queue_t    queue;
     ngx_cycle_t   *cycle;          /* the newest that wants it */
     ngx_fd_t       fd;
-    u_char         key[16];
     ngx_str_t      path;           /* ends with NUL */
+    ngx_str_t      name;           /* of the engine */
     dev_t          dev[2];         /* PATH and PATH.owner as we found them */
     ino_t          ino[2];
 } ngx_http_llm_owner_t;
@@ -41,15 +46,21 @@ static ngx_int_t ngx_http_llm_process_check_path(ngx_cycle_t *cycle,
 static void ngx_http_llm_process_key(ngx_http_llm_engine_t *engine);
 static void ngx_http_llm_process_want(ngx_cycle_t *cycle,
     ngx_http_llm_engine_t *engine);
-static ngx_http_llm_owner_t *ngx_http_llm_process_find(ngx_str_t *path);
-static ngx_int_t ngx_http_llm_process_alive(ngx_http_llm_owner_t *owner);
-static ngx_uint_t ngx_http_llm_process_given_up(ngx_http_llm_owner_t *owner);
-static void ngx_http_llm_process_add(ngx_cycle_t *cycle,
-    ngx_http_llm_engine_t *engine, ngx_fd_t fd);
-static ngx_fd_t ngx_http_llm_process_attach(ngx_cycle_t *cycle,
-    ngx_http_llm_engine_t *engine);
+static ngx_int_t ngx_http_llm_process_claim(ngx_cycle_t *cycle,
+    ngx_http_llm_engine_t *engine, ngx_http_llm_owner_t *owner);
+static void ngx_http_llm_process_previous(ngx_cycle_t *cycle,
+    ngx_http_llm_engine_t *engine, u_char *path);
+static void ngx_http_llm_process_change(ngx_cycle_t *cycle,
+    ngx_http_llm_engine_t *engine, ngx_http_llm_owner_t *old);
+static void ngx_http_llm_process_correct(ngx_cycle_t *cycle,
+    ngx_http_llm_engine_t *engine, ngx_http_llm_owner_t *old);
+static ngx_http_llm_owner_t *ngx_http_llm_process_find(ngx_str_t *path,
+    ngx_str_t *name);
+static ngx_http_llm_owner_t *ngx_http_llm_process_add(ngx_cycle_t *cycle,
+    ngx_http_llm_engine_t *engine, ngx_fd_t fd, ngx_str_t *path);
+static void ngx_http_llm_process_drop(ngx_http_llm_owner_t *owner);
 static void ngx_http_llm_process_release(ngx_http_llm_owner_t *owner,
-    ngx_log_t *log);
+    ngx_uint_t op, ngx_log_t *log);
 static void ngx_http_llm_process_stat(ngx_http_llm_owner_t *owner,
     ngx_uint_t check);
 static void ngx_http_llm_process_cleanup(void *data);
@@ -147,10 +158,11 @@ ngx_http_llm_process_prepare(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine)
     struct sockaddr_un   sun;
 
     if (!engine->managed) {
+        engine->path = engine->socket;
         return NGX_OK;
     }
 
-    if (engine->path.len == 0) {
+    if (engine->socket.len == 0) {
         ccf = (ngx_core_conf_t *) ngx_get_conf(cycle->conf_ctx,
                                                ngx_core_module);
 
@@ -168,19 +180,19 @@ ngx_http_llm_process_prepare(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine)
             return NGX_ERROR;
         }
 
-        engine->path.data = p;
+        engine->socket.data = p;
         p = ngx_cpymem(p, ccf->pid.data, len);
         p = ngx_sprintf(p, "nginx-llm-%V.sock", &engine->name);
         *p = '\0';
-        engine->path.len = p - engine->path.data;
+        engine->socket.len = p - engine->socket.data;
     }
 
-    if (engine->path.len + sizeof(".owner") > sizeof(sun.sun_path)) {
+    if (engine->socket.len + NGX_HTTP_LLM_PATH_SUFFIX > sizeof(sun.sun_path)) {
         ngx_log_error(NGX_LOG_EMERG, cycle->log, 0,
                       "socket path \"%V\" of engine \"%V\" has %uz bytes, the "
                       "limit is %uz: set \"socket\" in %s:%ui",
-                      &engine->path, &engine->name, engine->path.len,
-                      sizeof(sun.sun_path) - sizeof(".owner"),
+                      &engine->socket, &engine->name, engine->socket.len,
+                      sizeof(sun.sun_path) - NGX_HTTP_LLM_PATH_SUFFIX,
                       engine->file, engine->line);
         return NGX_ERROR;
     }
@@ -190,6 +202,18 @@ ngx_http_llm_process_prepare(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine)
     }
 
     ngx_http_llm_process_key(engine);
+
+    p = ngx_pnalloc(cycle->pool, engine->socket.len + NGX_HTTP_LLM_PATH_SUFFIX);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    engine->path.data = p;
+    p = ngx_cpymem(p, engine->socket.data, engine->socket.len);
+    *p++ = '.';
+    p = ngx_hex_dump(p, engine->key, 4);
+    *p = '\0';
+    engine->path.len = p - engine->path.data;
 
     return NGX_OK;
 }
@@ -271,16 +295,16 @@ ngx_http_llm_process_check_path(ngx_cycle_t *cycle,
 
     for (i = 0; i < n; i++) {
 
-        if (enginep[i]->path.len == enginep[n]->path.len
-            && ngx_strncmp(enginep[i]->path.data, enginep[n]->path.data,
-                           enginep[n]->path.len)
+        if (enginep[i]->socket.len == enginep[n]->socket.len
+            && ngx_strncmp(enginep[i]->socket.data, enginep[n]->socket.data,
+                           enginep[n]->socket.len)
                == 0
             && (enginep[i]->managed || enginep[n]->managed))
         {
             ngx_log_error(NGX_LOG_EMERG, cycle->log, 0,
                           "engines \"%V\" and \"%V\" share the socket \"%V\"",
                           &enginep[i]->name, &enginep[n]->name,
-                          &enginep[n]->path);
+                          &enginep[n]->socket);
             return NGX_ERROR;
         }
     }
@@ -289,19 +313,22 @@ ngx_http_llm_process_check_path(ngx_cycle_t *cycle,
 }
 
 
-/* (binary, options, environment, socket, user) make an engine what it is */
+/* (protocol, binary, options, environment, socket, user) make it what it is */
 
 static void
 ngx_http_llm_process_key(ngx_http_llm_engine_t *engine)
 {
+    uint16_t     version;
     ngx_md5_t    md5;
     ngx_str_t   *s;
     ngx_uint_t   i;
 
     ngx_md5_init(&md5);
 
+    version = LLM_WIRE_VERSION;
+    ngx_md5_update(&md5, &version, sizeof(version));
     ngx_md5_update(&md5, engine->binary.data, engine->binary.len + 1);
-    ngx_md5_update(&md5, engine->path.data, engine->path.len + 1);
+    ngx_md5_update(&md5, engine->socket.data, engine->socket.len + 1);
     ngx_md5_update(&md5, &engine->uid, sizeof(ngx_uid_t));
     ngx_md5_update(&md5, &engine->gid, sizeof(ngx_gid_t));
 
@@ -328,72 +355,267 @@ static void
 ngx_http_llm_process_want(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine)
 {
     ngx_fd_t               fd;
-    ngx_uint_t             changed, given_up;
-    ngx_http_llm_owner_t  *owner;
+    ngx_int_t              rc;
+    struct llm_answer      answer;
+    ngx_http_llm_owner_t  *owner, *old;
 
-    owner = ngx_http_llm_process_find(&engine->path);
+    owner = ngx_http_llm_process_find(&engine->path, NULL);
 
     if (owner) {
-        changed = ngx_memcmp(owner->key, engine->key, 16) != 0;
-        given_up = ngx_http_llm_process_given_up(owner);
+        rc = ngx_http_llm_process_claim(cycle, engine, owner);
 
-        if (ngx_http_llm_process_alive(owner) != NGX_OK) {
-            ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
-                          "supervisor of engine \"%V\" is gone, starting "
-                          "another", &engine->name);
-
-        } else if (changed && given_up) {
-            ngx_log_error(NGX_LOG_NOTICE, cycle->log, 0,
-                          "engine \"%V\" could not start with its old "
-                          "options, starting it with the new ones",
-                          &engine->name);
-
-        } else {
-            owner->cycle = cycle;
-
-            /* what was given up may be worth another try */
-
-            (void) send(owner->fd, "r", 1, MSG_NOSIGNAL|MSG_DONTWAIT);
-
-            if (changed) {
-                ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
-                              "options of engine \"%V\" have changed; the "
-                              "running one keeps the old ones until nginx is "
-                              "restarted", &engine->name);
-            }
-
+        if (rc != NGX_DECLINED) {
             return;
         }
 
-        ngx_http_llm_process_release(owner, cycle->log);
+        ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
+                      "supervisor of engine \"%V\" is gone, starting another",
+                      &engine->name);
+
+        ngx_http_llm_process_drop(owner);
     }
 
-    fd = ngx_http_llm_process_attach(cycle, engine);
+    /* the same engine with other options */
 
-    if (fd == (ngx_fd_t) -1) {
-        fd = ngx_http_llm_spawn(cycle, engine);
-    }
+    old = ngx_http_llm_process_find(NULL, &engine->name);
+
+    /* another master has it, or we had it two reloads ago and it still serves */
+
+    fd = ngx_http_llm_owner_attach(cycle, engine);
 
     if (fd != (ngx_fd_t) -1) {
-        ngx_http_llm_process_add(cycle, engine, fd);
+        owner = ngx_http_llm_process_add(cycle, engine, fd, &engine->path);
+
+        if (owner
+            && ngx_http_llm_process_claim(cycle, engine, owner) == NGX_DECLINED)
+        {
+            ngx_http_llm_process_drop(owner);
+        }
+
+        return;
+    }
+
+    if (old == NULL) {
+        fd = ngx_http_llm_spawn(cycle, engine, -1, NULL);
+
+        if (fd != (ngx_fd_t) -1) {
+            (void) ngx_http_llm_process_add(cycle, engine, fd, &engine->path);
+        }
+
+        return;
+    }
+
+    rc = ngx_http_llm_owner_ask(old->fd, LLM_ORDER_STATE, NULL, cycle, &answer,
+                                NULL);
+
+    /* who does not answer may serve all the same */
+
+    if (rc == NGX_AGAIN
+        || (rc == NGX_OK && answer.state == LLM_SUPERVISED_READY))
+    {
+        ngx_http_llm_process_change(cycle, engine, old);
+        return;
+    }
+
+    ngx_http_llm_process_correct(cycle, engine, old);
+}
+
+
+/* NGX_DECLINED: it is gone, or going */
+
+static ngx_int_t
+ngx_http_llm_process_claim(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine,
+    ngx_http_llm_owner_t *owner)
+{
+    ngx_int_t          rc;
+    struct llm_answer  answer;
+
+    rc = ngx_http_llm_owner_ask(owner->fd, LLM_ORDER_CLAIM, engine, cycle,
+                                &answer, NULL);
+
+    if (rc == NGX_DECLINED
+        || (rc == NGX_OK && answer.state == LLM_SUPERVISED_LEAVING))
+    {
+        return NGX_DECLINED;
+    }
+
+    owner->cycle = cycle;
+
+    if (rc == NGX_AGAIN) {
+        ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
+                      "supervisor of engine \"%V\" does not answer",
+                      &engine->name);
+        return NGX_OK;
+    }
+
+    /* it is not ready yet, and another one serves until then */
+
+    if (answer.previous[0]) {
+        ngx_http_llm_process_previous(cycle, engine,
+                                      (u_char *) answer.previous);
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_llm_process_previous(ngx_cycle_t *cycle,
+    ngx_http_llm_engine_t *engine, u_char *path)
+{
+    ngx_str_t  src;
+
+    src.data = path;
+    src.len = ngx_strlen(path) + 1;
+
+    engine->previous.data = ngx_pstrdup(cycle->pool, &src);
+
+    if (engine->previous.data) {
+        engine->previous.len = src.len - 1;
     }
 }
 
 
-static ngx_http_llm_owner_t *
-ngx_http_llm_process_find(ngx_str_t *path)
+/*
+ * The options of an engine that serves have changed.  The new supervisor gets
+ * the lifeline of the old one: it gives it up when its engine is ready.
+ */
+
+static void
+ngx_http_llm_process_change(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine,
+    ngx_http_llm_owner_t *old)
 {
+    ngx_fd_t  fd;
+
+    if (engine->reload == NGX_HTTP_LLM_RELOAD_KEEP) {
+        engine->path = old->path;
+
+        (void) ngx_http_llm_process_claim(cycle, engine, old);
+
+        ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
+                      "options of engine \"%V\" have changed; the running one "
+                      "keeps the old ones until nginx is restarted, as "
+                      "\"reload keep\" says", &engine->name);
+        return;
+    }
+
+    fd = ngx_http_llm_spawn(cycle, engine, old->fd, &old->path);
+
+    if (fd == (ngx_fd_t) -1) {
+        ngx_log_error(NGX_LOG_ERR, cycle->log, 0,
+                      "engine \"%V\" could not be started with its new "
+                      "options, the one with the old options goes on serving",
+                      &engine->name);
+
+        engine->path = old->path;
+
+        (void) ngx_http_llm_process_claim(cycle, engine, old);
+
+        return;
+    }
+
+    ngx_log_error(NGX_LOG_NOTICE, cycle->log, 0,
+                  "options of engine \"%V\" have changed; %s", &engine->name,
+                  engine->reload == NGX_HTTP_LLM_RELOAD_REPLACE
+                  ? "it is started anew when the old one has ended"
+                  : "the old one serves until the new one is ready");
+
+    if (engine->reload == NGX_HTTP_LLM_RELOAD_BESIDE) {
+        ngx_http_llm_process_previous(cycle, engine, old->path.data);
+    }
+
+    (void) ngx_http_llm_process_add(cycle, engine, fd, &engine->path);
+
+    /* not given up: the lifeline has another holder now */
+
+    ngx_http_llm_process_drop(old);
+}
+
+
+/*
+ * The engine with the old options does not serve: it loads, or could not be
+ * started.  If it was to take over from another one, that one still does.
+ */
+
+static void
+ngx_http_llm_process_correct(ngx_cycle_t *cycle,
+    ngx_http_llm_engine_t *engine, ngx_http_llm_owner_t *old)
+{
+    ngx_fd_t               fd, previous;
+    ngx_str_t              path;
+    struct llm_answer      answer;
+
+    path.len = 0;
+    path.data = NULL;
+
+    if (ngx_http_llm_owner_ask(old->fd, LLM_ORDER_YIELD, NULL, cycle, &answer,
+                               &previous)
+        != NGX_OK)
+    {
+        previous = -1;
+    }
+
+    if (previous != -1) {
+        path.data = (u_char *) answer.previous;
+        path.len = ngx_strlen(answer.previous);
+    }
+
+    ngx_log_error(NGX_LOG_NOTICE, cycle->log, 0,
+                  "engine \"%V\" was not ready with its old options, starting "
+                  "it with the new ones", &engine->name);
+
+    fd = ngx_http_llm_spawn(cycle, engine, previous, &path);
+
+    if (fd != (ngx_fd_t) -1) {
+        (void) ngx_http_llm_process_add(cycle, engine, fd, &engine->path);
+
+        if (path.len && engine->reload != NGX_HTTP_LLM_RELOAD_REPLACE) {
+            ngx_http_llm_process_previous(cycle, engine, path.data);
+        }
+
+        if (previous != -1) {
+            (void) close(previous);
+        }
+
+    } else if (previous != -1 && path.len) {
+        ngx_log_error(NGX_LOG_ERR, cycle->log, 0,
+                      "engine \"%V\" could not be started with its new "
+                      "options, the one at \"%V\" goes on serving",
+                      &engine->name, &path);
+
+        ngx_http_llm_process_previous(cycle, engine, path.data);
+
+        engine->path = engine->previous;
+        engine->previous.len = 0;
+
+        (void) ngx_http_llm_process_add(cycle, engine, previous,
+                                        &engine->path);
+    }
+
+    ngx_http_llm_process_release(old, LLM_ORDER_RETIRE, cycle->log);
+}
+
+
+/* by path, or the one of an older cycle by name */
+
+static ngx_http_llm_owner_t *
+ngx_http_llm_process_find(ngx_str_t *path, ngx_str_t *name)
+{
+    ngx_str_t             *want, *have;
     ngx_queue_t           *q;
     ngx_http_llm_owner_t  *owner;
+
+    want = path ? path : name;
 
     for (q = ngx_queue_head(&ngx_http_llm_owners);
          q != ngx_queue_sentinel(&ngx_http_llm_owners);
          q = ngx_queue_next(q))
     {
         owner = ngx_queue_data(q, ngx_http_llm_owner_t, queue);
+        have = path ? &owner->path : &owner->name;
 
-        if (owner->path.len == path->len
-            && ngx_memcmp(owner->path.data, path->data, path->len) == 0)
+        if (have->len == want->len
+            && ngx_memcmp(have->data, want->data, want->len) == 0)
         {
             return owner;
         }
@@ -403,196 +625,73 @@ ngx_http_llm_process_find(ngx_str_t *path)
 }
 
 
-static ngx_int_t
-ngx_http_llm_process_alive(ngx_http_llm_owner_t *owner)
-{
-    struct pollfd  pfd;
-
-    pfd.fd = owner->fd;
-    pfd.events = POLLIN;
-    pfd.revents = 0;
-
-    if (poll(&pfd, 1, 0) == 1 && (pfd.revents & (POLLHUP|POLLERR|POLLNVAL))) {
-        return NGX_DECLINED;
-    }
-
-    return NGX_OK;
-}
-
-
-/* has the supervisor said since the last reload that it starts no engine? */
-
-static ngx_uint_t
-ngx_http_llm_process_given_up(ngx_http_llm_owner_t *owner)
-{
-    u_char      byte;
-    ngx_uint_t  n, given_up;
-
-    given_up = 0;
-
-    for (n = 0; n < NGX_HTTP_LLM_OWNER_BYTES; n++) {
-
-        if (recv(owner->fd, &byte, 1, MSG_DONTWAIT) != 1) {
-            break;
-        }
-
-        if (byte == 'g') {
-            given_up = 1;
-        }
-    }
-
-    return given_up;
-}
-
-
-static void
+static ngx_http_llm_owner_t *
 ngx_http_llm_process_add(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine,
-    ngx_fd_t fd)
+    ngx_fd_t fd, ngx_str_t *path)
 {
     ngx_http_llm_owner_t  *owner;
 
-    owner = ngx_calloc(sizeof(ngx_http_llm_owner_t) + engine->path.len + 1,
-                       cycle->log);
+    owner = ngx_calloc(sizeof(ngx_http_llm_owner_t) + path->len + 1
+                       + engine->name.len, cycle->log);
     if (owner == NULL) {
         (void) close(fd);
-        return;
+        return NULL;
     }
 
     owner->cycle = cycle;
     owner->fd = fd;
-    owner->path.len = engine->path.len;
+    owner->path.len = path->len;
     owner->path.data = (u_char *) (owner + 1);
-    ngx_memcpy(owner->path.data, engine->path.data, engine->path.len + 1);
-    ngx_memcpy(owner->key, engine->key, 16);
+    ngx_memcpy(owner->path.data, path->data, path->len);
+    owner->name.len = engine->name.len;
+    owner->name.data = owner->path.data + path->len + 1;
+    ngx_memcpy(owner->name.data, engine->name.data, engine->name.len);
 
     ngx_http_llm_process_stat(owner, 0);
 
     ngx_queue_insert_tail(&ngx_http_llm_owners, &owner->queue);
+
+    return owner;
 }
 
 
-void
-ngx_http_llm_owner_path(struct sockaddr_un *sun, ngx_str_t *path)
+static void
+ngx_http_llm_process_drop(ngx_http_llm_owner_t *owner)
 {
-    u_char  *p;
+    (void) close(owner->fd);
 
-    ngx_memzero(sun, sizeof(struct sockaddr_un));
-    sun->sun_family = AF_UNIX;
-
-    p = ngx_cpymem(sun->sun_path, path->data, path->len);
-    ngx_memcpy(p, ".owner", sizeof(".owner"));
+    ngx_queue_remove(&owner->queue);
+    ngx_free(owner);
 }
 
 
 /*
- * Becomes one more owner of a supervisor that another master started.  -1:
- * there is none, or it runs something else, or it is leaving.
- */
-
-static ngx_fd_t
-ngx_http_llm_process_attach(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine)
-{
-    ngx_fd_t             fd;
-    struct pollfd        pfd;
-    struct llm_attach    attach;
-    struct sockaddr_un   sun;
-    struct llm_attached  attached;
-
-    ngx_http_llm_owner_path(&sun, &engine->path);
-
-    fd = socket(AF_UNIX, SOCK_SEQPACKET|SOCK_CLOEXEC|SOCK_NONBLOCK, 0);
-    if (fd == -1) {
-        return -1;
-    }
-
-    if (connect(fd, (struct sockaddr *) &sun, sizeof(sun)) == -1) {
-        goto failed;
-    }
-
-    ngx_memzero(&attach, sizeof(attach));
-    attach.magic = LLM_WIRE_MAGIC;
-    attach.version = LLM_WIRE_VERSION;
-    attach.attach_bytes = sizeof(attach);
-    attach.conf_generation = (uint64_t) ngx_pid;
-    ngx_memcpy(attach.key, engine->key, 16);
-
-    if (send(fd, &attach, sizeof(attach), MSG_NOSIGNAL) != sizeof(attach)) {
-        goto failed;
-    }
-
-    pfd.fd = fd;
-    pfd.events = POLLIN;
-
-    if (poll(&pfd, 1, NGX_HTTP_LLM_OWNER_TIMEOUT) != 1
-        || recv(fd, &attached, sizeof(attached), 0) != sizeof(attached)
-        || attached.magic != LLM_WIRE_MAGIC
-        || attached.version != LLM_WIRE_VERSION)
-    {
-        ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
-                      "no answer from the supervisor at \"%s\", starting "
-                      "another", sun.sun_path);
-        goto failed;
-    }
-
-    if (attached.status != LLM_ATTACH_OK) {
-        ngx_log_error(NGX_LOG_NOTICE, cycle->log, 0,
-                      "supervisor %uD of engine \"%V\" %s, starting another",
-                      attached.supervisor_pid, &engine->name,
-                      attached.status == LLM_ATTACH_LEAVING
-                      ? "is leaving" : "has other options");
-        goto failed;
-    }
-
-    ngx_log_error(NGX_LOG_NOTICE, cycle->log, 0,
-                  "engine \"%V\": attached to supervisor %uD, engine %uD",
-                  &engine->name, attached.supervisor_pid, attached.engine_pid);
-
-    return fd;
-
-failed:
-
-    (void) close(fd);
-
-    return -1;
-}
-
-
-/*
- * Gives one ownership up.  The supervisor answers 'l' when that was the last
- * and it is leaving: then the socket files are ours to remove.
+ * Gives one ownership up.  RETIRE: workers that still use the engine may go on
+ * until they leave.  QUIT: there are none; when that was the last owner, the
+ * socket files are ours to remove.
  */
 
 static void
-ngx_http_llm_process_release(ngx_http_llm_owner_t *owner, ngx_log_t *log)
+ngx_http_llm_process_release(ngx_http_llm_owner_t *owner, ngx_uint_t op,
+    ngx_log_t *log)
 {
-    u_char         answer;
-    struct pollfd  pfd;
+    ngx_int_t          rc;
+    struct llm_answer  answer;
 
-    /* what was said before is no answer */
+    rc = ngx_http_llm_owner_ask(owner->fd, op, NULL, NULL,
+                                op == LLM_ORDER_QUIT ? &answer : NULL, NULL);
 
-    (void) ngx_http_llm_process_given_up(owner);
+    if (rc == NGX_OK && op == LLM_ORDER_QUIT && answer.last) {
+        ngx_http_llm_process_stat(owner, 1);
+    }
 
-    pfd.fd = owner->fd;
-    pfd.events = POLLIN;
-
-    if (send(owner->fd, "q", 1, MSG_NOSIGNAL|MSG_DONTWAIT) == 1
-        && poll(&pfd, 1, NGX_HTTP_LLM_OWNER_TIMEOUT) == 1
-        && recv(owner->fd, &answer, 1, MSG_DONTWAIT) == 1)
-    {
-        if (answer == 'l') {
-            ngx_http_llm_process_stat(owner, 1);
-        }
-
-    } else {
+    if (rc != NGX_OK) {
         ngx_log_debug1(NGX_LOG_DEBUG_CORE, log, 0,
                        "llm: no answer from supervisor of \"%V\"",
                        &owner->path);
     }
 
-    (void) close(owner->fd);
-
-    ngx_queue_remove(&owner->queue);
-    ngx_free(owner);
+    ngx_http_llm_process_drop(owner);
 }
 
 
@@ -648,7 +747,8 @@ ngx_http_llm_process_cleanup(void *data)
         owner = ngx_queue_data(q, ngx_http_llm_owner_t, queue);
 
         if (owner->cycle == cycle) {
-            ngx_http_llm_process_release(owner, ngx_cycle->log);
+            ngx_http_llm_process_release(owner, LLM_ORDER_RETIRE,
+                                         ngx_cycle->log);
         }
     }
 }
@@ -711,6 +811,6 @@ ngx_http_llm_process_exit_master(ngx_cycle_t *cycle)
         q = ngx_queue_head(&ngx_http_llm_owners);
         owner = ngx_queue_data(q, ngx_http_llm_owner_t, queue);
 
-        ngx_http_llm_process_release(owner, cycle->log);
+        ngx_http_llm_process_release(owner, LLM_ORDER_QUIT, cycle->log);
     }
 }

@@ -716,9 +716,9 @@ ngx_http_llm_request_lost(ngx_http_llm_ctx_t *ctx)
         ngx_http_llm_output_lost(ctx, NGX_HTTP_SERVICE_UNAVAILABLE,
                                  ctx->submitted ? "engine_lost"
                                                 : "engine_unavailable",
-                                 ctx->submitted ? "The engine was lost."
-                                                : "The engine is not "
-                                                  "answering.");
+                                 ctx->submitted
+                                 ? "The engine was lost."
+                                 : ngx_http_llm_session_message(ctx->session));
     }
 
     ngx_http_run_posted_requests(c);

@@ -6,6 +6,7 @@
  *     fd 3 "llm"       PATH, workers connect to it
  *     fd 4 "owner"     PATH.owner, masters connect to it
  *     fd 5 "lifeline"  the other end stays with the master
+ *     fd 6 "previous"  the lifeline of the engine it is to replace, if any
  *
  * The child is forked twice, so that it is nobody's child when nginx becomes a
  * daemon and nginx never reaps it; it has its own session, no signal handler,
@@ -20,7 +21,7 @@
 #include <sys/syscall.h>
 
 
-#define NGX_HTTP_LLM_SPAWN_FDS   3
+#define NGX_HTTP_LLM_SPAWN_FDS   4
 #define NGX_HTTP_LLM_FIRST_FD    3
 
 
@@ -28,6 +29,8 @@ typedef struct {
     ngx_cycle_t            *cycle;
     ngx_http_llm_engine_t  *engine;
     ngx_fd_t                fds[NGX_HTTP_LLM_SPAWN_FDS];
+    ngx_uint_t              nfds;
+    ngx_str_t              *previous;     /* its path */
     ngx_fd_t                report;       /* closed by a successful exec */
     ngx_fd_t                output;       /* -1: /dev/null */
     char                  **argv;
@@ -50,7 +53,6 @@ static ngx_int_t ngx_http_llm_spawn_argv(ngx_http_llm_spawn_t *sp);
 static ngx_int_t ngx_http_llm_spawn_env(ngx_http_llm_spawn_t *sp);
 static ngx_uint_t ngx_http_llm_spawn_keeps(ngx_http_llm_engine_t *engine,
     char *var);
-static ngx_fd_t ngx_http_llm_spawn_output(ngx_cycle_t *cycle);
 static ngx_int_t ngx_http_llm_spawn_fork(ngx_http_llm_spawn_t *sp);
 static void ngx_http_llm_spawn_child(ngx_http_llm_spawn_t *sp);
 static void ngx_http_llm_spawn_signals(void);
@@ -61,10 +63,15 @@ static ngx_int_t ngx_http_llm_spawn_wait(ngx_http_llm_spawn_t *sp,
     ngx_fd_t report);
 
 
-/* the master's end of the lifeline, or -1; the reason has been logged */
+/*
+ * The master's end of the lifeline, or -1; the reason has been logged.
+ * previous, which stays the caller's, is the master's end of the lifeline of
+ * the engine to be replaced, or -1.
+ */
 
 ngx_fd_t
-ngx_http_llm_spawn(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine)
+ngx_http_llm_spawn(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine,
+    ngx_fd_t previous, ngx_str_t *previous_path)
 {
     int                   lifeline[2], report[2];
     ngx_uint_t            i;
@@ -76,6 +83,9 @@ ngx_http_llm_spawn(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine)
 
     sp.cycle = cycle;
     sp.engine = engine;
+    sp.nfds = previous == -1 ? 3 : 4;
+    sp.fds[3] = previous;
+    sp.previous = previous == -1 ? NULL : previous_path;
 
     if (ngx_http_llm_spawn_argv(&sp) != NGX_OK
         || ngx_http_llm_spawn_env(&sp) != NGX_OK)
@@ -97,6 +107,7 @@ ngx_http_llm_spawn(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine)
     sp.fds[1] = ngx_http_llm_spawn_listen(cycle, &sun, 0);
     if (sp.fds[1] == -1) {
         (void) close(sp.fds[0]);
+        (void) unlink((char *) engine->path.data);
         return -1;
     }
 
@@ -105,6 +116,8 @@ ngx_http_llm_spawn(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine)
                       "socketpair() failed");
         (void) close(sp.fds[0]);
         (void) close(sp.fds[1]);
+        (void) unlink((char *) engine->path.data);
+        (void) unlink(sun.sun_path);
         return -1;
     }
 
@@ -117,7 +130,7 @@ ngx_http_llm_spawn(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine)
     }
 
     sp.report = report[1];
-    sp.output = ngx_http_llm_spawn_output(cycle);
+    sp.output = ngx_http_llm_spawn_log(cycle);
 
     rc = ngx_http_llm_spawn_fork(&sp);
 
@@ -131,12 +144,14 @@ ngx_http_llm_spawn(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine)
 
 done:
 
-    for (i = 0; i < NGX_HTTP_LLM_SPAWN_FDS; i++) {
+    for (i = 0; i < 3; i++) {
         (void) close(sp.fds[i]);
     }
 
     if (rc != NGX_OK) {
         (void) close(lifeline[0]);
+        (void) unlink((char *) engine->path.data);
+        (void) unlink(sun.sun_path);
         return -1;
     }
 
@@ -222,7 +237,7 @@ static ngx_int_t
 ngx_http_llm_spawn_argv(ngx_http_llm_spawn_t *sp)
 {
     char                  **argv;
-    u_char                 *key, *socket, *grace, *p;
+    u_char                 *p;
     ngx_str_t              *s;
     ngx_uint_t              i;
     ngx_pool_t             *pool;
@@ -231,33 +246,51 @@ ngx_http_llm_spawn_argv(ngx_http_llm_spawn_t *sp)
     engine = sp->engine;
     pool = sp->cycle->pool;
 
-    argv = ngx_palloc(pool, (engine->options->nelts + 7) * sizeof(char *));
-    key = ngx_pnalloc(pool, sizeof("--supervise-key=") + 32);
-    grace = ngx_pnalloc(pool, sizeof("--supervise-grace=") + NGX_INT64_LEN);
-    socket = ngx_pnalloc(pool, sizeof("--supervise-socket=")
-                               + engine->path.len);
+    argv = ngx_palloc(pool, (engine->options->nelts + 11) * sizeof(char *));
 
-    if (argv == NULL || key == NULL || grace == NULL || socket == NULL) {
+    p = ngx_pnalloc(pool, sizeof("--supervise-key=") + 32
+                          + sizeof("--supervise-name=") + engine->name.len
+                          + sizeof("--supervise-socket=") + engine->path.len
+                          + sizeof("--supervise-grace=") + NGX_INT64_LEN
+                          + sizeof("--supervise-hang=") + NGX_INT64_LEN
+                          + sizeof("--supervise-previous=")
+                          + (sp->previous ? sp->previous->len : 0));
+
+    if (argv == NULL || p == NULL) {
         return NGX_ERROR;
     }
-
-    p = ngx_cpymem(key, "--supervise-key=", sizeof("--supervise-key=") - 1);
-    p = ngx_hex_dump(p, engine->key, 16);
-    *p = '\0';
-
-    p = ngx_sprintf(socket, "--supervise-socket=%V", &engine->path);
-    *p = '\0';
-
-    p = ngx_sprintf(grace, "--supervise-grace=%M", engine->grace);
-    *p = '\0';
 
     sp->argv = argv;
 
     *argv++ = (char *) engine->binary.data;
     *argv++ = "--supervise";
-    *argv++ = (char *) key;
-    *argv++ = (char *) socket;
-    *argv++ = (char *) grace;
+
+    *argv++ = (char *) p;
+    p = ngx_cpymem(p, "--supervise-key=", sizeof("--supervise-key=") - 1);
+    p = ngx_hex_dump(p, engine->key, 16);
+    *p++ = '\0';
+
+    *argv++ = (char *) p;
+    p = ngx_sprintf(p, "--supervise-name=%V%Z", &engine->name);
+
+    *argv++ = (char *) p;
+    p = ngx_sprintf(p, "--supervise-socket=%V%Z", &engine->path);
+
+    *argv++ = (char *) p;
+    p = ngx_sprintf(p, "--supervise-grace=%M%Z", engine->grace);
+
+    *argv++ = (char *) p;
+    p = ngx_sprintf(p, "--supervise-hang=%M%Z", engine->hang);
+
+    if (sp->previous) {
+        *argv++ = (char *) p;
+        (void) ngx_sprintf(p, "--supervise-previous=%V%Z", sp->previous);
+
+        if (engine->reload == NGX_HTTP_LLM_RELOAD_REPLACE) {
+            *argv++ = "--supervise-replace";
+        }
+    }
+
     *argv++ = "--";
 
     s = engine->options->elts;
@@ -298,8 +331,15 @@ ngx_http_llm_spawn_env(ngx_http_llm_spawn_t *sp)
     sp->listen_pid = (char *) p + sizeof("LISTEN_PID=") - 1;
 
     *env++ = (char *) p;
-    *env++ = "LISTEN_FDS=3";
-    *env++ = "LISTEN_FDNAMES=llm:owner:lifeline";
+
+    if (sp->nfds == 4) {
+        *env++ = "LISTEN_FDS=4";
+        *env++ = "LISTEN_FDNAMES=llm:owner:lifeline:previous";
+
+    } else {
+        *env++ = "LISTEN_FDS=3";
+        *env++ = "LISTEN_FDNAMES=llm:owner:lifeline";
+    }
 
     for (i = 0; i < n; i++) {
         if (ngx_http_llm_spawn_keeps(sp->engine, environ[i])) {
@@ -354,8 +394,8 @@ ngx_http_llm_spawn_keeps(ngx_http_llm_engine_t *engine, char *var)
  * somebody's pipe, which must not stay open for the engine's life.
  */
 
-static ngx_fd_t
-ngx_http_llm_spawn_output(ngx_cycle_t *cycle)
+ngx_fd_t
+ngx_http_llm_spawn_log(ngx_cycle_t *cycle)
 {
     ngx_log_t        *log;
     ngx_core_conf_t  *ccf;
@@ -454,11 +494,11 @@ ngx_http_llm_spawn_child(ngx_http_llm_spawn_t *sp)
         out = fcntl(out, F_DUPFD_CLOEXEC, 16);
     }
 
-    for (i = 0; i < NGX_HTTP_LLM_SPAWN_FDS; i++) {
+    for (i = 0; i < sp->nfds; i++) {
         sp->fds[i] = fcntl(sp->fds[i], F_DUPFD_CLOEXEC, 16);
     }
 
-    for (i = 0; i < NGX_HTTP_LLM_SPAWN_FDS; i++) {
+    for (i = 0; i < sp->nfds; i++) {
         if (dup2(sp->fds[i], NGX_HTTP_LLM_FIRST_FD + i) == -1) {
             ngx_http_llm_spawn_failed(sp, "dup2()");
         }
@@ -482,7 +522,7 @@ ngx_http_llm_spawn_child(ngx_http_llm_spawn_t *sp)
 
     /* the report must lie right above, everything else goes */
 
-    fd = NGX_HTTP_LLM_FIRST_FD + NGX_HTTP_LLM_SPAWN_FDS;
+    fd = NGX_HTTP_LLM_FIRST_FD + sp->nfds;
 
     if (dup3(sp->report, fd, O_CLOEXEC) == -1) {
         ngx_http_llm_spawn_failed(sp, "dup3()");

@@ -14,6 +14,7 @@
  *   --exit-code N         with what (default 3); also of "crash"
  *   --fail-start N        exit at once in the first N starts, counted in
  *   --fail-file PATH        this file
+ *   --fail-delay MS         so long after the start
  *   --handshake refuse    WELCOME with a refusal
  *   --handshake version   WELCOME of another protocol version
  *   --handshake garbage   WELCOME of random size and content
@@ -72,6 +73,7 @@
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
 #include "engine/server/listen.h"
+#include "engine/server/notify.h"
 #include "engine/server/outbox.h"
 #include "engine/server/transport.h"
 #include "engine/supervise.h"
@@ -101,13 +103,15 @@ struct mock {
     int32_t  num_timed, num_calls, num_step_hangs;
     int64_t  start_ns, progress_ns;
     uint64_t steps, requests_total, tokens_total;
+    struct notify notify;
     bool     draining;
+    int64_t  busy_ns;              /* retiring: when a request was last seen */
     int64_t  drain_ns;
     struct buf out;                /* scratch of one answer */
     uint32_t retry_after_s;        /* of the next answer */
 };
 
-static volatile sig_atomic_t  stop_requested;
+static volatile sig_atomic_t  stop_requested, retire_requested;
 
 /* ---- a heap of calls by time ---------------------------------------------- */
 static void
@@ -728,12 +732,13 @@ on_beat(void *user, struct llm_stats *out)
     out->steps = m->steps;
     out->requests_total = m->requests_total;
     out->generation_tokens_total = m->tokens_total;
-    out->state = m->draining ? LLM_STATE_DRAINING
+    out->state = m->draining || retire_requested ? LLM_STATE_DRAINING
                  : is_loading(m) ? LLM_STATE_LOADING : LLM_STATE_READY;
     out->running = (uint32_t) m->num_calls;
     out->retry_after_s = 1;
     out->kv_blocks_total = 1000;
     out->kv_blocks_used = (uint32_t) m->num_calls;
+    notify_beat(&m->notify, out, clock_now_ns());
 }
 
 /* ---- hand-shake faults ---------------------------------------------------------- */
@@ -781,8 +786,11 @@ run_handshake_fault(const struct mock *m, int listen_fd)
 static void
 on_signal(int signo)
 {
-    (void) signo;
-    stop_requested = 1;
+    if (signo == SIGWINCH) {
+        retire_requested = 1;
+    } else {
+        stop_requested = 1;
+    }
 }
 
 static int
@@ -838,6 +846,25 @@ drain(struct mock *m)
     return false;
 }
 
+/* As the real engine: another one takes over, the workers leave when they can. */
+static void
+retire(struct mock *m, int64_t now_ns)
+{
+    if (m->busy_ns == 0) {
+        log_notice("mock: another engine takes over");
+        transport_beat(m->transport);
+    }
+    if (m->busy_ns == 0 || m->num_calls != 0) {
+        m->busy_ns = now_ns;
+    }
+    if (now_ns - m->busy_ns > 10 * NS_PER_S
+        || (now_ns - m->busy_ns > NS_PER_S
+            && transport_num_staying(m->transport) == 0))
+    {
+        stop_requested = 1;
+    }
+}
+
 static int
 run(struct mock *m)
 {
@@ -853,6 +880,9 @@ run(struct mock *m)
         if (m->num_timed != 0) {
             wait_ns = m->heap[0]->due_ns - now_ns;
             wait_ns = wait_ns < NS_PER_US ? 0 : wait_ns;
+        }
+        if (retire_requested && !stop_requested) {
+            retire(m, now_ns);
         }
         if (stop_requested && wait_ns < 0) {
             wait_ns = NS_PER_MS;
@@ -879,6 +909,8 @@ set_signals(const struct mock_cli *cli)
     (void) sigaction(SIGTERM, &sa, NULL);
     (void) sigaction(SIGINT, &sa, NULL);
     (void) sigaction(SIGQUIT, &sa, NULL);
+    sa.sa_handler = on_signal;
+    (void) sigaction(SIGWINCH, &sa, NULL);
     (void) signal(SIGPIPE, SIG_IGN);
 }
 
@@ -898,6 +930,7 @@ main(int argc, char **argv, char **envp)
         return 78;
     }
     if (mock_cli_shall_fail(&m.cli)) {
+        (void) usleep((useconds_t) m.cli.fail_delay_ms * 1000);
         return (int) m.cli.exit_code;
     }
     m.start_ns = clock_now_ns();
@@ -906,6 +939,7 @@ main(int argc, char **argv, char **envp)
     buf_init(&m.out, REPLY_BYTES_MAX);
     set_signals(&m.cli);
     listen_env_init(&env, envp);
+    notify_init(&m.notify, envp);
     if (m.heap == NULL || listen_open(&listening, &env, m.cli.socket, &err) != OK) {
         log_alert("mock: %s", err.message);
         return 78;

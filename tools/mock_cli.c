@@ -29,7 +29,7 @@ struct mock_option {
     bool        *flag;
 };
 
-#define OPTIONS_MAX  15
+#define OPTIONS_MAX  16
 
 static const struct mock_option *
 find_option(const struct mock_option *table, const char *name, size_t len)
@@ -73,6 +73,7 @@ mock_cli_read(struct mock_cli *cli, int argc, char **argv)
         { "exit-after", NULL, &cli->exit_after_ms, NULL },
         { "exit-code", NULL, &cli->exit_code, NULL },
         { "fail-start", NULL, &cli->fail_start, NULL },
+        { "fail-delay", NULL, &cli->fail_delay_ms, NULL },
         { "shutdown-timeout", NULL, &cli->shutdown_timeout_s, NULL },
         { "max-body-bytes", NULL, &cli->max_body_bytes, NULL },
         { "cq-bytes", NULL, &cli->cq_bytes, NULL },

@@ -7,7 +7,7 @@
 
 struct mock_cli {
     const char *socket, *fail_file, *handshake;
-    int64_t  start_delay_ms, exit_after_ms, exit_code, fail_start;
+    int64_t  start_delay_ms, exit_after_ms, exit_code, fail_start, fail_delay_ms;
     int64_t  shutdown_timeout_s, max_body_bytes, cq_bytes, full_ms, burst;
     bool     no_heartbeat, ignore_term;
 };

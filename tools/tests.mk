@@ -27,8 +27,8 @@ $(foreach t,$(UNIT_SRC),$(eval $(call unit_rule,$(t))))
 -include $(wildcard $(addsuffix .d,$(UNIT_BIN)))
 
 # The engine without a model that the module's tests drive.
-MOCK_OBJ := $(patsubst %,$(B)/obj/%.o,tools/llm_mock_engine tools/mock_cli tools/mock_plan tools/mock_reply engine/supervise) \
-            $(B)/obj/engine/supervise.o
+MOCK_OBJ := $(patsubst %,$(B)/obj/%.o,tools/llm_mock_engine tools/mock_cli tools/mock_plan tools/mock_reply \
+              engine/supervise engine/supervise_owner engine/supervise_out)
 $(B)/nginx-llm-mock-engine: $(MOCK_OBJ) $(call libs_of,engine/server engine/base wire)
 	$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
 

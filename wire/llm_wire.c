@@ -454,7 +454,7 @@ const char *
 llm_wire_state_name(uint32_t state)
 {
     static const char *const  names[] = {
-        "loading", "ready", "draining", "failed"
+        "loading", "ready", "draining"
     };
 
     return state < sizeof names / sizeof names[0] ? names[state] : "unknown";

@@ -120,7 +120,7 @@ llm_req_generation(uint64_t req_id)
  *    40    64   geometry, struct llm_geometry
  *   104     8   request body bytes at most
  *   112     4   process id of the engine
- *   116     4   0
+ *   116     4   refusal: milliseconds after which to ask again, 0 unknown
  *   120    40   0
  *   160    96   text, ends with NUL */
 enum llm_fd {
@@ -139,6 +139,8 @@ enum llm_welcome_status {
     LLM_WELCOME_SESSIONS,      /* too many sessions */
     LLM_WELCOME_MEMORY,        /* memfd, mmap or descriptors ran out */
     LLM_WELCOME_SHUTDOWN,      /* the engine is going */
+    LLM_WELCOME_DOWN,          /* there is no engine now, its supervisor says
+                                  why; nothing is wrong with the worker */
     LLM_WELCOME_STATUS_COUNT
 };
 
@@ -185,7 +187,7 @@ struct llm_welcome {
     struct llm_geometry geometry;
     uint64_t body_bytes_max;
     uint32_t pid;
-    uint32_t reserved0;
+    uint32_t retry_ms;
     uint8_t  reserved[40];
     char     text[LLM_WELCOME_TEXT_BYTES];
 };
@@ -193,15 +195,70 @@ struct llm_welcome {
 /* ---- owner protocol (managed engine: nginx master -> supervisor) ----------
  * On the lifeline and on connections to PATH.owner.  A new connection to
  * PATH.owner first sends ATTACH and reads one ATTACHED; then, and on the
- * lifeline at once, 'q' (one byte) asks for a graceful end on behalf of this
- * owner, and EOF says that this owner is gone.  The other bytes, both ways, are
- * in engine/supervise.h.
+ * lifeline at once, the owner sends ORDERs and reads one ANSWER to each, but to
+ * RETIRE.  EOF says that this owner has died.
  *
  * ATTACH 32 bytes: 0 4 magic | 4 2 version | 6 2 size | 8 8 generation |
  *                 16 16 key, the hash of (binary, arguments, socket, user)
  * ATTACHED 32 bytes: 0 4 magic | 4 2 version | 6 2 size | 8 4 status |
  *                 12 4 pid of the supervisor | 16 4 pid of the engine, 0 none |
- *                 20 12 zero */
+ *                 20 12 zero
+ * ORDER 32 bytes: 0 4 magic | 4 2 version | 6 2 size | 8 4 enum llm_order_op |
+ *                 12 4 serial | 16 4 grace_ms | 20 4 hang_ms, 0 never |
+ *                 24 8 zero; with CLAIM the log file may come in SCM_RIGHTS
+ * ANSWER 256 bytes: 0 4 magic | 4 2 version | 6 2 size | 8 4 serial |
+ *                 12 4 enum llm_supervised | 16 4 pid of the supervisor |
+ *                 20 4 pid of the engine, 0 none | 24 4 1: this was the last
+ *                 owner | 28 4 zero | 32 112 path of the engine that still
+ *                 serves instead, or "" | 144 112 zero */
+enum llm_order_op {
+    LLM_ORDER_STATE,     /* only asks */
+    LLM_ORDER_CLAIM,     /* a configuration was loaded and wants this engine: it
+                            takes the two times and the log file, and an engine
+                            that was given up is tried again */
+    LLM_ORDER_RETIRE,    /* this owner needs it no more: the engine serves the
+                            workers it has until they leave; the connection is
+                            closed when it has ended */
+    LLM_ORDER_QUIT,      /* this owner goes: the engine finishes what it has */
+    LLM_ORDER_YIELD,     /* hand over the lifeline of the engine it was going
+                            to replace, in SCM_RIGHTS */
+    LLM_ORDER_COUNT
+};
+
+enum llm_supervised {
+    LLM_SUPERVISED_LOADING,  /* has not been ready since it was started */
+    LLM_SUPERVISED_READY,
+    LLM_SUPERVISED_FAILED,   /* given up until the next CLAIM */
+    LLM_SUPERVISED_LEAVING
+};
+
+#define LLM_SOCKET_PATH_BYTES  112u   /* sockaddr_un.sun_path and its NUL */
+
+struct llm_order {
+    uint32_t magic;
+    uint16_t version;
+    uint16_t order_bytes;
+    uint32_t op;
+    uint32_t serial;
+    uint32_t grace_ms;
+    uint32_t hang_ms;
+    uint32_t reserved[2];
+};
+
+struct llm_answer {
+    uint32_t magic;
+    uint16_t version;
+    uint16_t answer_bytes;
+    uint32_t serial;
+    uint32_t state;
+    uint32_t supervisor_pid;
+    uint32_t engine_pid;
+    uint32_t last;
+    uint32_t reserved0;
+    char     previous[LLM_SOCKET_PATH_BYTES];
+    uint8_t  reserved[112];
+};
+
 enum llm_attach_status {
     LLM_ATTACH_OK, LLM_ATTACH_BAD, LLM_ATTACH_VERSION, LLM_ATTACH_KEY,
     LLM_ATTACH_LEAVING       /* it is shutting down: start another one */
@@ -265,8 +322,9 @@ struct llm_region_w {
 enum llm_engine_state {
     LLM_STATE_LOADING,       /* submits are answered 503 */
     LLM_STATE_READY,
-    LLM_STATE_DRAINING,      /* no new requests; the running ones finish */
-    LLM_STATE_FAILED         /* cannot serve, stays to say so */
+    LLM_STATE_DRAINING       /* the running requests finish; whoever can goes
+                                elsewhere.  An engine that cannot serve has
+                                exited: see LLM_WELCOME_DOWN */
 };
 
 /* The engine's pulse and load, each word relaxed; a snapshot may mix two
@@ -556,6 +614,8 @@ _Static_assert(sizeof(struct llm_geometry) == 64, "geometry is 64 bytes");
 _Static_assert(sizeof(struct llm_welcome) == 256, "WELCOME is 256 bytes");
 _Static_assert(sizeof(struct llm_attach) == 32, "ATTACH is 32 bytes");
 _Static_assert(sizeof(struct llm_attached) == 32, "ATTACHED is 32 bytes");
+_Static_assert(sizeof(struct llm_order) == 32, "ORDER is 32 bytes");
+_Static_assert(sizeof(struct llm_answer) == 256, "ANSWER is 256 bytes");
 _Static_assert(sizeof(struct llm_sqe) == 64, "a descriptor is 64 bytes");
 _Static_assert(sizeof(struct llm_cqe) == 16, "a record header is 16 bytes");
 _Static_assert(sizeof(struct llm_head) == 24, "HEAD is 24 bytes");

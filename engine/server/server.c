@@ -224,7 +224,9 @@ on_beat(void *user, struct llm_stats *out)
 
     out->queued = (uint32_t) chan_len(srv->jobs);
     out->retry_after_s = ready ? 1 : 5;
-    if (__atomic_load_n(&srv->draining, __ATOMIC_ACQUIRE)) {
+    if (__atomic_load_n(&srv->draining, __ATOMIC_ACQUIRE)
+        || __atomic_load_n(&srv->retiring, __ATOMIC_ACQUIRE))
+    {
         out->state = LLM_STATE_DRAINING;
     } else {
         out->state = ready ? LLM_STATE_READY : LLM_STATE_LOADING;
@@ -236,6 +238,9 @@ on_beat(void *user, struct llm_stats *out)
     }
     __atomic_store_n(&srv->num_sessions,
                      transport_num_sessions(srv->transport), __ATOMIC_RELAXED);
+    __atomic_store_n(&srv->num_staying,
+                     transport_num_staying(srv->transport), __ATOMIC_RELAXED);
+    notify_beat(srv->options.notify, out, clock_now_ns());
 }
 
 /* ---- threads -------------------------------------------------------------------- */
@@ -263,7 +268,8 @@ transport_run(void *arg)
     while (!__atomic_load_n(&srv->quit, __ATOMIC_ACQUIRE)) {
         bool  ready = __atomic_load_n(&srv->api, __ATOMIC_ACQUIRE) != NULL;
         bool  draining = __atomic_load_n(&srv->draining, __ATOMIC_ACQUIRE);
-        int   now = draining ? 2 : ready ? 1 : 0;
+        bool  retiring = __atomic_load_n(&srv->retiring, __ATOMIC_ACQUIRE);
+        int   now = draining ? 3 : retiring ? 2 : ready ? 1 : 0;
 
         if (now != state) {           /* workers shall know at once */
             state = now;
@@ -391,6 +397,20 @@ wait_idle(struct server *srv, int64_t ns)
     }
     (void) pthread_mutex_unlock(&srv->idle_lock);
     return idle;
+}
+
+void
+server_retire(struct server *srv)
+{
+    __atomic_store_n(&srv->retiring, true, __ATOMIC_RELEASE);
+    transport_wake(srv->transport);
+}
+
+bool
+server_is_deserted(const struct server *srv)
+{
+    return __atomic_load_n(&srv->num_staying, __ATOMIC_RELAXED) == 0
+           && server_num_live(srv) == 0;
 }
 
 void

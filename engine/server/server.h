@@ -21,6 +21,7 @@
 
 #include "engine/api/api.h"
 #include "engine/core/engine.h"
+#include "engine/server/notify.h"
 #include "engine/server/transport.h"
 
 #define SERVER_FRONTENDS_MAX  64
@@ -32,6 +33,7 @@ struct server_options {
     int32_t num_frontend_threads;
     int32_t max_queued;           /* requests before the front-end threads; then
                                      503 */
+    struct notify *notify;        /* told of every heartbeat; NULL: nobody */
 };
 
 /* Sensible values for everything; epoch from the clock. */
@@ -44,6 +46,14 @@ int server_create(struct server **out, int listen_fd,
 /* Once.  Both are borrowed until server_destroy(). */
 int server_set_api(struct server *srv, struct api *api, struct engine *engine,
                    struct err *err);
+
+/* Another engine takes over: says DRAINING, so that workers move there, but
+ * serves whatever those that have not moved yet still send. */
+void server_retire(struct server *srv);
+
+/* After server_retire(): every worker has left or said GOODBYE and no request
+ * runs.  As of the last heartbeat. */
+bool server_is_deserted(const struct server *srv);
 
 /* Refuses new requests and new sessions, lets the running ones finish for
  * grace_ns, then ends the rest with FINISH_SHUTDOWN.  Returns when none is

@@ -18,7 +18,9 @@ struct server {
     struct api_worker     *workers[SERVER_FRONTENDS_MAX];  /* set before api */
     int32_t    num_live;                 /* atomic */
     int32_t    num_sessions;             /* atomic */
+    int32_t    num_staying;              /* atomic; sessions without GOODBYE */
     bool       draining;                 /* atomic */
+    bool       retiring;                 /* atomic */
     bool       cancel_all;               /* atomic; for the transport thread */
     bool       quit;                     /* atomic; ends the transport thread */
     bool       engine_gone;              /* at destroy: streams are ours */

@@ -254,6 +254,7 @@ open_session(struct session *s, const struct llm_hello *hello, struct err *err)
     welcome.pid = (uint32_t) getpid();
     rc = send_welcome(s, &welcome, fds);
     if (rc != OK) {
+        s->gone = errno == EPIPE || errno == ECONNRESET;
         (void) err_set(err, "session %llu: cannot send WELCOME: %s",
                        (unsigned long long) s->id, strerror(errno));
     }
@@ -281,6 +282,7 @@ session_greet(struct session *s, struct err *err)
         return AGAIN;
     }
     if (n <= 0) {
+        s->gone = true;
         return err_set(err, "session %llu: process %d went before HELLO",
                        (unsigned long long) s->id, (int) s->pid);
     }

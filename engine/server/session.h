@@ -124,6 +124,7 @@ struct session {
                                       since the last on_room */
     bool      parked;              /* the layer above stopped its sequences */
     bool      leaving;             /* GOODBYE was said */
+    bool      gone;                /* the worker left in the hand-shake */
     bool      touched;             /* output thread: publish pending */
     const char *doom;              /* atomic; why it must be closed, NULL */
 };

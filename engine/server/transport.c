@@ -33,6 +33,7 @@ struct transport {
     int64_t           beat_ns;       /* next one is due */
     struct llm_stats  stats;
     bool              busy;          /* a session has more: do not wait */
+    pid_t             refused_pid;   /* the last hand-shake that failed */
 };
 
 static int
@@ -169,6 +170,20 @@ doom(struct session *s, const char *why)
     (void) pthread_mutex_unlock(&s->lock);
 }
 
+/* A worker that left in the hand-shake is no error; one that cannot be greeted
+ * comes again every few seconds, and once is enough. */
+static enum log_level
+greeting_level(struct transport *t, const struct session *s)
+{
+    pid_t  refused = t->refused_pid;
+
+    if (s->gone) {
+        return LOG_INFO;
+    }
+    t->refused_pid = s->pid;
+    return s->pid == refused ? LOG_INFO : LOG_ERR;
+}
+
 static void
 on_socket(struct transport *t, struct session *s)
 {
@@ -186,10 +201,12 @@ on_socket(struct transport *t, struct session *s)
         return;
     }
     if (rc == ERROR || watch(t, s->kick_engine_fd, s, SOURCE_KICK) != OK) {
-        log_error("%s", rc == ERROR ? err.message : "epoll refused an eventfd");
+        log_write(greeting_level(t, s), "%s", rc == ERROR ? err.message
+                                            : "epoll refused an eventfd");
         doom(s, "hand-shake failed");
         return;
     }
+    t->refused_pid = 0;
     t->stats.heartbeat_ns = clock_now_ns();
     t->stats.sessions = (uint32_t) t->num_sessions;
     llm_ring_write_stats(s->e, &t->stats);
@@ -405,6 +422,17 @@ int32_t
 transport_num_sessions(const struct transport *t)
 {
     return t->num_sessions;
+}
+
+int32_t
+transport_num_staying(const struct transport *t)
+{
+    int32_t  n = 0;
+
+    for (const struct session *s = t->sessions; s != NULL; s = s->next) {
+        n += !s->leaving;
+    }
+    return n;
 }
 
 struct session *

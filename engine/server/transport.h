@@ -57,6 +57,9 @@ void transport_beat(struct transport *t);       /* publish now */
 void transport_stop_accepting(struct transport *t);
 int32_t transport_num_sessions(const struct transport *t);
 
+/* Owner thread: sessions whose worker has not said GOODBYE. */
+int32_t transport_num_staying(const struct transport *t);
+
 /* First of the list through s->next; owner thread. */
 struct session *transport_sessions(struct transport *t);
 

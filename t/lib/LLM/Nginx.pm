@@ -152,37 +152,44 @@ sub alive {
     return $line !~ /^\d+ \(.*\) [ZX]/s;
 }
 
-# [pid, parent, command line, name] of every process; threads are left out.
+# [pid, parent, command line, name, start] of every process; no threads.
 sub processes {
     my @found;
     for my $path (glob '/proc/[0-9]*') {
         my ($pid) = $path =~ /(\d+)$/;
         open my $f, '<', "$path/stat" or next;
         my $stat = <$f> // next;
-        my ($name, $state, $ppid) = $stat =~ /^\d+ \((.*)\) (\S) (\d+)/s or next;
+        my ($name, $state, $ppid, $rest) = $stat =~ /^\d+ \((.*)\) (\S) (\d+) (.*)/s or next;
+        my $start = (split ' ', $rest)[17];
         next if $state =~ /[ZX]/;
         open my $c, '<', "$path/cmdline" or next;
         local $/;
         my $cmd = <$c> // '';
         $cmd =~ tr/\0/ /;
-        push @found, [$pid, $ppid, $cmd, $name];
+        push @found, [$pid, $ppid, $cmd, $name, $start];
     }
     return @found;
 }
 
+# Supervisors and their standbys; each set of options has a socket of its own.
 sub of_engine {
     my ($self, $engine) = @_;
     my $socket = "$self->{dir}/" . ($engine || 'chat') . '.sock';
-    return grep { $_->[2] =~ /\Q--supervise-socket=$socket\E / } processes();
+    return grep { $_->[2] =~ /\Q--supervise-socket=$socket\E\.[0-9a-f]{8} / } processes();
 }
 
-# The supervisor is not a child of another of the same kind.
-sub supervisor {
+# The supervisor is not a child of another of the same kind.  Newest last.
+sub supervisors {
     my ($self, $engine) = @_;
     my @p = $self->of_engine($engine);
     my %pid = map { $_->[0] => 1 } @p;
-    my ($top) = grep { !$pid{$_->[1]} } @p;
-    return $top ? $top->[0] : undef;
+    return map { $_->[0] } sort { $a->[4] <=> $b->[4] || $a->[0] <=> $b->[0] }
+        grep { !$pid{$_->[1]} } @p;
+}
+
+sub supervisor {
+    my ($self, $engine) = @_;
+    return ($self->supervisors($engine))[-1];
 }
 
 sub standby {
@@ -192,11 +199,18 @@ sub standby {
     return $p ? $p->[0] : undef;
 }
 
+# Of the newest supervisor, and of all of them.
 sub engine {
     my ($self, $engine) = @_;
     my $top = $self->supervisor($engine) // return undef;
     my ($p) = grep { $_->[1] == $top && $_->[2] !~ /--supervise / } processes();
     return $p ? $p->[0] : undef;
+}
+
+sub engines {
+    my ($self, $engine) = @_;
+    my %top = map { $_ => 1 } $self->supervisors($engine);
+    return map { $_->[0] } grep { $top{$_->[1]} && $_->[2] !~ /--supervise / } processes();
 }
 
 sub workers {
