@@ -124,6 +124,7 @@ typedef struct {
     size_t                     buffer_size;
     ngx_flag_t                 ignore_client_abort;
     ngx_flag_t                 json_errors;
+    ngx_http_complex_value_t  *retry_after;  /* NULL: a second */
 } ngx_http_llm_loc_conf_t;
 
 
@@ -368,6 +369,7 @@ void ngx_http_llm_session_flush(ngx_http_llm_session_t *s);
 /* _handler.c */
 
 ngx_int_t ngx_http_llm_handler(ngx_http_request_t *r);
+ngx_int_t ngx_http_llm_set_request_id(ngx_http_llm_ctx_t *ctx);
 ngx_table_elt_t *ngx_http_llm_find_header(ngx_http_request_t *r,
     const char *name, size_t len);
 
@@ -396,6 +398,8 @@ void ngx_http_llm_client_timeout_handler(ngx_event_t *ev);
 ngx_int_t ngx_http_llm_error(ngx_http_llm_ctx_t *ctx, ngx_uint_t status,
     const char *code, const char *message);
 ngx_int_t ngx_http_llm_error_filter_init(ngx_conf_t *cf);
+char *ngx_http_llm_retry_after(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 const char *ngx_http_llm_error_type(ngx_uint_t status);
 
 /* _health.c */

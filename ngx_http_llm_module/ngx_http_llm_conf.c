@@ -94,6 +94,7 @@ ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
      *     llcf->route = LLM_ROUTE_NONE;
      *     llcf->health = NGX_HTTP_LLM_HEALTH_OFF;
      *     llcf->health_engine = { 0, NULL };
+     *     llcf->retry_after = NULL;
      */
 
     llcf->read_timeout = NGX_CONF_UNSET_MSEC;
@@ -148,6 +149,10 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_size_value(conf->buffer_size, prev->buffer_size, 65536);
     ngx_conf_merge_value(conf->ignore_client_abort,
                          prev->ignore_client_abort, 0);
+
+    if (conf->retry_after == NULL) {
+        conf->retry_after = prev->retry_after;
+    }
 
     /* JSON errors are the rule below llm_pass and an option elsewhere */
 

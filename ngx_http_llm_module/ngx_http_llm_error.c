@@ -23,7 +23,9 @@ static ngx_int_t ngx_http_llm_header_filter(ngx_http_request_t *r);
 static ngx_int_t ngx_http_llm_body_filter(ngx_http_request_t *r,
     ngx_chain_t *in);
 static ngx_uint_t ngx_http_llm_error_page_is_ours(ngx_http_request_t *r);
-static void ngx_http_llm_error_of_nginx(ngx_http_request_t *r,
+static ngx_int_t ngx_http_llm_error_of_nginx(ngx_http_request_t *r,
+    ngx_http_llm_error_t *error);
+static ngx_int_t ngx_http_llm_error_retry_after(ngx_http_request_t *r,
     ngx_http_llm_error_t *error);
 static ngx_uint_t ngx_http_llm_error_status(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_llm_has_header(ngx_http_request_t *r,
@@ -142,14 +144,18 @@ ngx_http_llm_header_filter(ngx_http_request_t *r)
         ctx->finalized = 1;
 
         ngx_http_set_ctx(r, ctx, ngx_http_llm_module);
+
+        if (ngx_http_llm_set_request_id(ctx) != NGX_OK) {
+            return NGX_ERROR;
+        }
     }
 
     error = &ctx->error;
 
     if (error->status != r->headers_out.status) {
-        ngx_http_llm_error_of_nginx(r, error);
-
-        if (ngx_http_llm_error_headers(r, ctx) != NGX_OK) {
+        if (ngx_http_llm_error_of_nginx(r, error) != NGX_OK
+            || ngx_http_llm_error_headers(r, ctx) != NGX_OK)
+        {
             return NGX_ERROR;
         }
     }
@@ -215,7 +221,7 @@ ngx_http_llm_error_page_is_ours(ngx_http_request_t *r)
 }
 
 
-static void
+static ngx_int_t
 ngx_http_llm_error_of_nginx(ngx_http_request_t *r, ngx_http_llm_error_t *error)
 {
     ngx_str_t               key;
@@ -248,8 +254,49 @@ ngx_http_llm_error_of_nginx(ngx_http_request_t *r, ngx_http_llm_error_t *error)
     if (status == NGX_HTTP_TOO_MANY_REQUESTS
         || status == NGX_HTTP_SERVICE_UNAVAILABLE)
     {
-        error->retry_after = 1;
+        return ngx_http_llm_error_retry_after(r, error);
     }
+
+    return NGX_OK;
+}
+
+
+/* nginx's limits do not say when; an empty value and 0 are no header */
+
+static ngx_int_t
+ngx_http_llm_error_retry_after(ngx_http_request_t *r,
+    ngx_http_llm_error_t *error)
+{
+    ngx_int_t                 n;
+    ngx_str_t                 value;
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
+
+    if (llcf->retry_after == NULL) {
+        error->retry_after = 1;
+        return NGX_OK;
+    }
+
+    if (ngx_http_complex_value(r, llcf->retry_after, &value) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (value.len == 0) {
+        return NGX_OK;
+    }
+
+    n = ngx_parse_time(&value, 1);
+
+    if (n == NGX_ERROR) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "invalid \"llm_retry_after\" value \"%V\"", &value);
+        return NGX_OK;
+    }
+
+    error->retry_after = (ngx_uint_t) n;
+
+    return NGX_OK;
 }
 
 
@@ -448,4 +495,46 @@ ngx_http_llm_error_filter_init(ngx_conf_t *cf)
     ngx_http_top_body_filter = ngx_http_llm_body_filter;
 
     return NGX_OK;
+}
+
+
+char *
+ngx_http_llm_retry_after(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_llm_loc_conf_t *llcf = conf;
+
+    ngx_str_t                         *value;
+    ngx_http_compile_complex_value_t   ccv;
+
+    if (llcf->retry_after) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    llcf->retry_after = ngx_palloc(cf->pool, sizeof(ngx_http_complex_value_t));
+    if (llcf->retry_after == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
+
+    ccv.cf = cf;
+    ccv.value = &value[1];
+    ccv.complex_value = llcf->retry_after;
+
+    if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    if (llcf->retry_after->lengths == NULL
+        && ngx_parse_time(&value[1], 1) == NGX_ERROR)
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid \"llm_retry_after\" value \"%V\"",
+                           &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
 }

@@ -18,7 +18,6 @@ static ngx_int_t ngx_http_llm_select_route(ngx_http_llm_ctx_t *ctx,
     struct llm_route_match *match);
 static ngx_int_t ngx_http_llm_check_body(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_check_type(ngx_str_t *type);
-static ngx_int_t ngx_http_llm_set_request_id(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_body_handler(ngx_http_request_t *r);
 
 
@@ -402,7 +401,7 @@ ngx_http_llm_check_type(ngx_str_t *type)
 
 /* the client's X-Request-Id if it is harmless in logs and JSON, or our own */
 
-static ngx_int_t
+ngx_int_t
 ngx_http_llm_set_request_id(ngx_http_llm_ctx_t *ctx)
 {
     u_char           *p, c;

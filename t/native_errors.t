@@ -18,7 +18,7 @@ LLM::Mock::setup();
 no_long_string();
 no_root_location();
 
-plan tests => 127;
+plan tests => 146;
 run_tests();
 
 __DATA__
@@ -615,3 +615,62 @@ Content-Type: application/json
 --- wait: 0.3
 --- access_log eval
 qr/" 499 0 /
+
+
+
+=== TEST 41: llm_retry_after: a time, a variable, none
+--- http_config
+    map $arg_t $wait { default ""; a 90; b nonsense; }
+--- config
+    llm_json_errors on;
+    location /1 { llm_retry_after 2m; return 503; }
+    location /2 { llm_retry_after $wait; return 429; }
+    location /3 { llm_retry_after 0; return 503; }
+    location /4 { return 429; }
+--- pipelined_requests eval
+["GET /1", "GET /2?t=a", "GET /2", "GET /2?t=b", "GET /3", "GET /4"]
+--- error_code eval
+[503, 429, 429, 429, 503, 429]
+--- response_headers eval
+["Retry-After: 120", "Retry-After: 90", "! Retry-After", "! Retry-After", "! Retry-After", "Retry-After: 1"]
+
+
+
+=== TEST 42: llm_retry_after that is no time
+--- config
+    llm_retry_after soon;
+    location / { llm_pass mock; }
+--- must_die
+--- error_log
+invalid "llm_retry_after" value "soon"
+
+
+
+=== TEST 43: every error has an id, the client's if it is harmless, also in the log
+--- http_config
+    log_format id 'id=$llm_request_id $status';
+--- config
+    access_log logs/access.log id;
+    llm_json_errors on;
+    location / { return 403; }
+--- request
+GET /
+--- more_headers
+X-Request-Id: abc-1
+--- error_code: 403
+--- response_headers
+X-Request-Id: abc-1
+--- access_log
+id=abc-1 403
+
+
+
+=== TEST 44: and one of nginx's where nothing could be read
+--- config
+    llm_json_errors on;
+    location / { llm_pass mock; }
+--- raw_request eval
+"NONSENSE\r\n\r\n"
+--- error_code: 400
+--- response_headers_like
+X-Request-Id: [0-9a-f]{32}
