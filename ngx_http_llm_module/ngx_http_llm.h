@@ -266,6 +266,8 @@ struct ngx_http_llm_ctx_s {
     unsigned                   have_head:1;
     unsigned                   have_end:1;
     unsigned                   parked:1;         /* WINDOW 0 was sent */
+    unsigned                   closing:1;        /* what is there is the end */
+    unsigned                   last_sent:1;      /* last_buf, to the filters */
     unsigned                   finalized:1;
     unsigned                   cancelled:1;      /* CANCEL was sent, or waits */
     unsigned                   lingering:1;      /* in r->main->blocked */

@@ -19,7 +19,8 @@ static ngx_int_t ngx_http_llm_output_header(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_output_intercept(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_output_no_head(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_output_send(ngx_http_llm_ctx_t *ctx);
-static void ngx_http_llm_output_last(ngx_http_llm_ctx_t *ctx);
+static ngx_int_t ngx_http_llm_output_last(ngx_http_llm_ctx_t *ctx);
+static void ngx_http_llm_output_wait(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_output_finalize(ngx_http_llm_ctx_t *ctx,
     ngx_uint_t finish, ngx_int_t rc);
 
@@ -365,26 +366,26 @@ ngx_http_llm_output_no_head(ngx_http_llm_ctx_t *ctx)
 static void
 ngx_http_llm_output_send(ngx_http_llm_ctx_t *ctx)
 {
-    ngx_int_t                  rc;
-    ngx_event_t               *wev;
-    ngx_chain_t               *out;
-    ngx_connection_t          *c;
-    ngx_http_request_t        *r;
-    ngx_http_llm_loc_conf_t   *llcf;
-    ngx_http_core_loc_conf_t  *clcf;
+    ngx_int_t                 rc;
+    ngx_chain_t              *out;
+    ngx_connection_t         *c;
+    ngx_http_request_t       *r;
+    ngx_http_llm_loc_conf_t  *llcf;
 
     r = ctx->request;
     c = r->connection;
-    wev = c->write;
-
-    if (ctx->have_end) {
-        ngx_http_llm_output_last(ctx);
-        return;
-    }
 
     rc = NGX_OK;
 
-    if (ctx->pending && ctx->busy == NULL && !r->header_only) {
+    if ((ctx->have_end || ctx->closing) && !ctx->last_sent) {
+
+        rc = ngx_http_llm_output_last(ctx);
+
+        if (rc == NGX_DONE) {
+            return;
+        }
+
+    } else if (ctx->pending && ctx->busy == NULL && !r->header_only) {
 
         out = ctx->pending;
 
@@ -430,9 +431,29 @@ ngx_http_llm_output_send(ngx_http_llm_ctx_t *ctx)
         ngx_http_llm_request_window(ctx, 1);
     }
 
+    ngx_http_llm_output_wait(ctx);
+}
+
+
+/* for the client to take what is left; when that was the end, it is over */
+
+static void
+ngx_http_llm_output_wait(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_event_t               *wev;
+    ngx_connection_t          *c;
+    ngx_http_request_t        *r;
+    ngx_http_llm_loc_conf_t   *llcf;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    r = ctx->request;
+    c = r->connection;
+    wev = c->write;
+
     if (ctx->busy || c->buffered || r->buffered) {
 
         if (!wev->delayed && (!wev->timer_set || ctx->progress != c->sent)) {
+            llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
             ngx_add_timer(wev, llcf->send_timeout);
         }
 
@@ -445,15 +466,25 @@ ngx_http_llm_output_send(ngx_http_llm_ctx_t *ctx)
                                          NGX_ERROR);
         }
 
-    } else if (wev->timer_set && !wev->delayed) {
+        return;
+    }
+
+    if (wev->timer_set && !wev->delayed) {
         ngx_del_timer(wev);
+    }
+
+    if (ctx->last_sent) {
+        ngx_http_llm_output_finalize(ctx, LLM_FINISH_NONE, NGX_OK);
     }
 }
 
 
-/* the rest and the end; from here on nginx's own writer is in charge */
+/*
+ * The rest and the end.  NGX_DONE: the request is finalized; where others have
+ * something to send behind it, nginx's own writer is in charge.
+ */
 
-static void
+static ngx_int_t
 ngx_http_llm_output_last(ngx_http_llm_ctx_t *ctx)
 {
     ngx_int_t            rc;
@@ -464,7 +495,7 @@ ngx_http_llm_output_last(ngx_http_llm_ctx_t *ctx)
 
     if (r->header_only) {
         ngx_http_llm_output_finalize(ctx, LLM_FINISH_NONE, NGX_OK);
-        return;
+        return NGX_DONE;
     }
 
     if (ctx->head.content_length >= 0
@@ -474,8 +505,10 @@ ngx_http_llm_output_last(ngx_http_llm_ctx_t *ctx)
                       "engine sent %uL bytes of %L",
                       ctx->body_bytes, ctx->head.content_length);
         ngx_http_llm_output_finalize(ctx, LLM_FINISH_NONE, NGX_ERROR);
-        return;
+        return NGX_DONE;
     }
+
+    ctx->last_sent = 1;
 
     if (ctx->pending) {
         out = ctx->pending;
@@ -497,7 +530,12 @@ ngx_http_llm_output_last(ngx_http_llm_ctx_t *ctx)
         rc = ngx_http_send_special(r, NGX_HTTP_LAST);
     }
 
-    ngx_http_llm_output_finalize(ctx, LLM_FINISH_NONE, rc);
+    if (r != r->main || r->postponed) {
+        ngx_http_llm_output_finalize(ctx, LLM_FINISH_NONE, rc);
+        return NGX_DONE;
+    }
+
+    return rc;
 }
 
 
@@ -635,6 +673,8 @@ ngx_http_llm_output_lost_now(ngx_http_llm_ctx_t *ctx)
     }
 
     ctx->head.content_length = -1;
+    ctx->finalized = 0;
+    ctx->closing = 1;
 
-    ngx_http_llm_output_last(ctx);
+    ngx_http_llm_output_send(ctx);
 }
