@@ -69,7 +69,8 @@ fuzz:                   ## libFuzzer: F=json names tests/fuzz/fuzz_json.c, T=60 
 	@tools/run_fuzz.sh $(BUILD)/fuzz/fuzz_$(F) $(F) $(or $(T),60)
 # Links the highest layer that the program includes, and those below it.
 FUZZ_INCLUDES = $(shell sed -n 's|^.include "\(.*\)/[^/]*"|\1|p' tests/fuzz/fuzz_$(F).c)
-fuzz_layers   = $(DEPS_$(lastword $(filter $(FUZZ_INCLUDES),$(LAYERS))))
+fuzz_layers   = $(DEPS_$(lastword $(filter $(FUZZ_INCLUDES),$(LAYERS)))) \
+                $(filter wire,$(FUZZ_INCLUDES))
 ifdef F
 fuzz-program: $(B)/fuzz_$(F)
 $(B)/fuzz_$(F): tests/fuzz/fuzz_$(F).c $(call libs_of,$(fuzz_layers))
