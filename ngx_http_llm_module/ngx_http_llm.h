@@ -11,7 +11,12 @@
  *     _owner.c      what a master says to a supervisor
  *     _spawn.c      sockets, fork and exec of one supervisor
  *     _handler.c    checks a request, reads its body       -> _request.c
- *     _request.c    slots, submission, cancel, loss        -> wire/
+ *     _scan.c       "model" and prompt hash of a body       -> wire/
+ *     _model.c      llm_model: names, aliases, fallbacks
+ *     _list.c       /v1/models, and the 404 for other names
+ *     _balance.c    which engine of a model, by their load
+ *     _next.c       what has failed goes to another engine -> _request.c
+ *     _request.c    slots, submission, cancel              -> wire/
  *     _record.c     what the engine says, in two passes    -> _output.c
  *     _channel.c    one session per worker and engine      -> _re*.c
  *     _pulse.c      is an engine alive, and what is said about it
@@ -39,6 +44,7 @@
 #include "wire/llm_wire.h"
 #include "wire/llm_ring.h"
 #include "wire/llm_route.h"
+#include "wire/llm_scan.h"
 
 
 #define NGX_HTTP_LLM_RECORDS_PER_EVENT  256
@@ -53,6 +59,8 @@
 
 /* of a socket: what is put behind the configured path, at most, and NUL */
 #define NGX_HTTP_LLM_PATH_SUFFIX        sizeof(".01234567.owner")
+
+#define NGX_HTTP_LLM_MODEL_ENGINES      64       /* engines of one llm_model */
 #define NGX_HTTP_LLM_NO_SLOT            ((uint32_t) -1)
 #define NGX_HTTP_LLM_KEY_ID_LEN         16       /* hex digits */
 
@@ -67,6 +75,17 @@
 
 #define NGX_HTTP_LLM_HANG_MIN           2000     /* ms */
 
+#define NGX_HTTP_LLM_LEAST_CONN         0
+#define NGX_HTTP_LLM_PREFIX_HASH        1
+#define NGX_HTTP_LLM_ROUND_ROBIN        2
+
+#define NGX_HTTP_LLM_PREFIX_MAX         (1024 * 1024)
+
+#define NGX_HTTP_LLM_NEXT_ERROR         0x0002
+#define NGX_HTTP_LLM_NEXT_TIMEOUT       0x0004
+#define NGX_HTTP_LLM_NEXT_BUSY          0x0008
+#define NGX_HTTP_LLM_NEXT_OFF           0x0010
+
 #ifndef NGX_HTTP_LLM_ENGINE_PATH
 #define NGX_HTTP_LLM_ENGINE_PATH  "/usr/lib/nginx-llm/nginx-llm-engine"
 #endif
@@ -74,6 +93,7 @@
 
 typedef struct ngx_http_llm_session_s  ngx_http_llm_session_t;
 typedef struct ngx_http_llm_ctx_s      ngx_http_llm_ctx_t;
+typedef struct ngx_http_llm_model_s    ngx_http_llm_model_t;
 
 
 /* one llm_engine directive */
@@ -96,14 +116,37 @@ typedef struct {
     ngx_gid_t                  gid;
     u_char                     key[16];      /* set by init_module */
     ngx_http_llm_session_t    *session;      /* set by init_process */
+    ngx_http_llm_model_t      *model;        /* this engine and no other */
     unsigned                   managed:1;
     unsigned                   has_options:1;
     unsigned                   drop:1;       /* change the user id */
 } ngx_http_llm_engine_t;
 
 
+/* one llm_model directive, or an engine that llm_pass calls by its name */
+
+struct ngx_http_llm_model_s {
+    ngx_str_t                  name;
+    ngx_str_t                  sent;         /* empty: the engine's default */
+    ngx_array_t               *names;        /* ngx_str_t, of the engines */
+    ngx_array_t               *aliases;      /* ngx_str_t */
+    ngx_array_t               *others;       /* ngx_str_t, of the fallbacks */
+    ngx_http_llm_engine_t    **engines;
+    ngx_uint_t                 nengines;
+    ngx_http_llm_model_t     **fallbacks;
+    ngx_uint_t                 nfallbacks;
+    ngx_uint_t                 turn;         /* of this process */
+    ngx_uint_t                 line;
+    u_char                    *file;
+    unsigned                   is_engine:1;  /* "model" goes as it came */
+};
+
+
 typedef struct {
     ngx_array_t                engines;      /* ngx_http_llm_engine_t * */
+    ngx_array_t                models;       /* ngx_http_llm_model_t * */
+    ngx_http_llm_model_t      *default_model;
+    time_t                     created;      /* shown in /v1/models */
     ngx_msec_t                 connect_timeout;
     ngx_msec_t                 engine_timeout;
     ngx_int_t                  queue;
@@ -113,7 +156,8 @@ typedef struct {
 
 
 typedef struct {
-    ngx_http_llm_engine_t     *engine;       /* llm_pass NAME */
+    ngx_http_llm_model_t      *model;        /* llm_pass NAME */
+    ngx_http_llm_engine_t     *engine;       /* llm_health ready NAME */
     ngx_http_complex_value_t  *pass;         /* llm_pass $variable */
     ngx_str_t                  pass_name;
     ngx_uint_t                 route;        /* llm_endpoint, 0: by URI */
@@ -122,10 +166,23 @@ typedef struct {
     ngx_msec_t                 read_timeout;
     ngx_msec_t                 send_timeout;
     size_t                     buffer_size;
+    ngx_uint_t                 balance;
+    ngx_uint_t                 next_engine;  /* NGX_HTTP_LLM_NEXT_* */
+    ngx_uint_t                 next_tries;
+    ngx_msec_t                 next_timeout;
+    size_t                     prefix_bytes;
     ngx_flag_t                 ignore_client_abort;
     ngx_flag_t                 json_errors;
     ngx_http_complex_value_t  *retry_after;  /* NULL: a second */
 } ngx_http_llm_loc_conf_t;
+
+
+/* an engine that has had the request, llm_next_engine */
+
+typedef struct {
+    ngx_http_llm_engine_t     *engine;
+    ngx_http_llm_session_t    *session;
+} ngx_http_llm_try_t;
 
 
 /* a request in the engine has a slot; it is free again only after END */
@@ -182,6 +239,8 @@ struct ngx_http_llm_session_s {
     uint32_t                       free_slot;
     uint64_t                       serial;       /* generations grow for ever */
     ngx_uint_t                     busy;         /* slots in use */
+    int64_t                        beat;         /* heartbeat last seen, */
+    ngx_int_t                      since;        /* and what is new since */
 
     ngx_queue_t                    waiting;      /* ctx: not yet (all) sent */
     ngx_uint_t                     nwaiting;
@@ -226,11 +285,20 @@ struct ngx_http_llm_ctx_s {
     ngx_http_request_t        *request;
     ngx_http_llm_session_t    *session;
     ngx_http_llm_engine_t     *engine;
+    ngx_http_llm_model_t      *model;            /* whose engine it is */
     uint32_t                   slot;
     uint64_t                   req_id;
     ngx_uint_t                 route;
     ngx_str_t                  request_id;
     ngx_str_t                  model_id;         /* of /v1/models/{id} */
+
+    /* routing */
+    ngx_str_t                  asked;            /* the body's "model" */
+    uint64_t                   prefix_hash;      /* 0: none */
+    ngx_http_llm_model_t      *first_model;
+    ngx_http_llm_try_t        *tried;            /* [ntried], then engine */
+    ngx_uint_t                 ntried;
+    ngx_msec_t                 first_try;
 
     ngx_queue_t                waiting;
     ngx_queue_t                touched;
@@ -276,6 +344,7 @@ struct ngx_http_llm_ctx_s {
     unsigned                   send_body:1;
     unsigned                   at_event:1;       /* the last DATA ended one */
     unsigned                   failed:1;         /* no memory for a record */
+    unsigned                   scanned:1;        /* asked and prefix_hash */
 };
 
 
@@ -354,6 +423,7 @@ void ngx_http_llm_session_release(ngx_http_llm_session_t *s);
 /* _request.c */
 
 void ngx_http_llm_request_submit(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_request_reset(ngx_http_llm_ctx_t *ctx);
 void ngx_http_llm_request_window(ngx_http_llm_ctx_t *ctx, ngx_uint_t open);
 ngx_int_t ngx_http_llm_request_cancel(ngx_http_llm_ctx_t *ctx,
     ngx_uint_t finish);
@@ -361,7 +431,6 @@ void ngx_http_llm_request_detach(ngx_http_llm_ctx_t *ctx, ngx_uint_t finish);
 void ngx_http_llm_request_publish(ngx_http_llm_session_t *s);
 void ngx_http_llm_slot_free(ngx_http_llm_session_t *s, uint32_t slot);
 void ngx_http_llm_session_push_waiting(ngx_http_llm_session_t *s);
-void ngx_http_llm_session_fail_requests(ngx_http_llm_session_t *s);
 
 /* _record.c */
 
@@ -374,6 +443,46 @@ ngx_int_t ngx_http_llm_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_llm_set_request_id(ngx_http_llm_ctx_t *ctx);
 ngx_table_elt_t *ngx_http_llm_find_header(ngx_http_request_t *r,
     const char *name, size_t len);
+
+/* _scan.c */
+
+ngx_int_t ngx_http_llm_scan(ngx_http_llm_ctx_t *ctx);
+ngx_int_t ngx_http_llm_model_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+ngx_int_t ngx_http_llm_prefix_hash_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+
+/* _model.c */
+
+char *ngx_http_llm_model(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+ngx_int_t ngx_http_llm_resolve_models(ngx_conf_t *cf);
+ngx_http_llm_model_t *ngx_http_llm_find_model(ngx_http_llm_main_conf_t *mcf,
+    ngx_str_t *name);
+ngx_http_llm_model_t *ngx_http_llm_find_virtual(ngx_http_llm_main_conf_t *mcf,
+    ngx_str_t *name);
+ngx_int_t ngx_http_llm_select_model(ngx_http_llm_ctx_t *ctx);
+
+/* _list.c */
+
+ngx_int_t ngx_http_llm_list_models(ngx_http_llm_ctx_t *ctx);
+ngx_int_t ngx_http_llm_no_model(ngx_http_llm_ctx_t *ctx,
+    ngx_http_llm_main_conf_t *mcf, ngx_str_t *name);
+
+/* _balance.c */
+
+ngx_int_t ngx_http_llm_check_engines(ngx_http_llm_ctx_t *ctx);
+ngx_int_t ngx_http_llm_choose(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_session_count(ngx_http_llm_session_t *s, ngx_int_t change);
+
+/* _next.c */
+
+ngx_int_t ngx_http_llm_next(ngx_http_llm_ctx_t *ctx, ngx_uint_t reason);
+ngx_uint_t ngx_http_llm_next_answer(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_session_fail_requests(ngx_http_llm_session_t *s);
+void ngx_http_llm_request_fail(ngx_http_llm_ctx_t *ctx, ngx_uint_t reason,
+    ngx_uint_t status, const char *code, const char *message);
+ngx_int_t ngx_http_llm_engine_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
 
 /* _output.c */
 

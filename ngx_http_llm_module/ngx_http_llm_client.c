@@ -165,8 +165,9 @@ ngx_http_llm_client_timeout_handler(ngx_event_t *ev)
     ngx_log_error(NGX_LOG_ERR, c->log, NGX_ETIMEDOUT,
                   "engine \"%V\" timed out", &ctx->engine->name);
 
-    ngx_http_llm_output_lost(ctx, NGX_HTTP_GATEWAY_TIME_OUT, "timeout",
-                             "The engine has not answered in time.");
+    ngx_http_llm_request_fail(ctx, NGX_HTTP_LLM_NEXT_TIMEOUT,
+                              NGX_HTTP_GATEWAY_TIME_OUT, "timeout",
+                              "The engine has not answered in time.");
 
 done:
 

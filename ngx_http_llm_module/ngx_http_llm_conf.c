@@ -54,6 +54,13 @@ ngx_http_llm_create_main_conf(ngx_conf_t *cf)
         return NULL;
     }
 
+    if (ngx_array_init(&mcf->models, cf->pool, 4,
+                       sizeof(ngx_http_llm_model_t *))
+        != NGX_OK)
+    {
+        return NULL;
+    }
+
     mcf->connect_timeout = NGX_CONF_UNSET_MSEC;
     mcf->engine_timeout = NGX_CONF_UNSET_MSEC;
     mcf->queue = NGX_CONF_UNSET;
@@ -88,7 +95,9 @@ ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
     /*
      * set by ngx_pcalloc():
      *
+     *     llcf->model = NULL;
      *     llcf->engine = NULL;
+     *     llcf->next_engine = 0;
      *     llcf->pass = NULL;
      *     llcf->pass_name = { 0, NULL };
      *     llcf->route = LLM_ROUTE_NONE;
@@ -100,6 +109,10 @@ ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
     llcf->read_timeout = NGX_CONF_UNSET_MSEC;
     llcf->send_timeout = NGX_CONF_UNSET_MSEC;
     llcf->buffer_size = NGX_CONF_UNSET_SIZE;
+    llcf->balance = NGX_CONF_UNSET_UINT;
+    llcf->next_tries = NGX_CONF_UNSET_UINT;
+    llcf->next_timeout = NGX_CONF_UNSET_MSEC;
+    llcf->prefix_bytes = NGX_CONF_UNSET_SIZE;
     llcf->ignore_client_abort = NGX_CONF_UNSET;
     llcf->json_errors = NGX_CONF_UNSET;
 
@@ -147,6 +160,26 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_msec_value(conf->read_timeout, prev->read_timeout, 600000);
     ngx_conf_merge_msec_value(conf->send_timeout, prev->send_timeout, 60000);
     ngx_conf_merge_size_value(conf->buffer_size, prev->buffer_size, 65536);
+    ngx_conf_merge_uint_value(conf->balance, prev->balance,
+                              NGX_HTTP_LLM_LEAST_CONN);
+    ngx_conf_merge_uint_value(conf->next_tries, prev->next_tries, 0);
+    ngx_conf_merge_msec_value(conf->next_timeout, prev->next_timeout, 0);
+    ngx_conf_merge_size_value(conf->prefix_bytes, prev->prefix_bytes, 1024);
+
+    ngx_conf_merge_bitmask_value(conf->next_engine, prev->next_engine,
+                                 (NGX_CONF_BITMASK_SET
+                                  |NGX_HTTP_LLM_NEXT_ERROR
+                                  |NGX_HTTP_LLM_NEXT_TIMEOUT
+                                  |NGX_HTTP_LLM_NEXT_BUSY));
+
+    if (conf->prefix_bytes == 0
+        || conf->prefix_bytes > NGX_HTTP_LLM_PREFIX_MAX)
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"llm_prefix_bytes\" must be from 1 to %d",
+                           NGX_HTTP_LLM_PREFIX_MAX);
+        return NGX_CONF_ERROR;
+    }
     ngx_conf_merge_value(conf->ignore_client_abort,
                          prev->ignore_client_abort, 0);
 
@@ -701,11 +734,17 @@ ngx_http_llm_resolve_passes(ngx_conf_t *cf)
 
     for (i = 0; i < mcf->passes.nelts; i++) {
         llcf = llcfp[i];
-        name = llcf->health ? &llcf->health_engine : &llcf->pass_name;
 
-        llcf->engine = ngx_http_llm_find_engine(mcf, name);
+        if (llcf->health) {
+            name = &llcf->health_engine;
+            llcf->engine = ngx_http_llm_find_engine(mcf, name);
 
-        if (llcf->engine == NULL) {
+        } else {
+            name = &llcf->pass_name;
+            llcf->model = ngx_http_llm_find_model(mcf, name);
+        }
+
+        if (llcf->engine == NULL && llcf->model == NULL) {
             ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                           "no \"llm_engine %V\" is defined, but \"%s\" "
                           "names it", name,

@@ -12,7 +12,6 @@
 
 
 static ngx_http_llm_ctx_t *ngx_http_llm_create_ctx(ngx_http_request_t *r);
-static ngx_int_t ngx_http_llm_check_engines(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_select_engine(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_select_route(ngx_http_llm_ctx_t *ctx,
     struct llm_route_match *match);
@@ -45,9 +44,13 @@ ngx_http_llm_handler(ngx_http_request_t *r)
         }
     }
 
-    rc = ngx_http_llm_check_engines(ctx);
-    if (rc != NGX_OK) {
-        return rc;
+    /* a list of models needs no engine, if it is ours */
+
+    if (ctx->route != LLM_ROUTE_MODELS) {
+        rc = ngx_http_llm_check_engines(ctx);
+        if (rc != NGX_OK) {
+            return rc;
+        }
     }
 
     ctx->send_body = match.json_body;
@@ -110,116 +113,30 @@ ngx_http_llm_create_ctx(ngx_http_request_t *r)
 }
 
 
-/*
- * Before the body is read: which engine will serve may depend on it, so this
- * refuses only what none of those that can be chosen could take.
- */
-
-static ngx_int_t
-ngx_http_llm_check_engines(ngx_http_llm_ctx_t *ctx)
-{
-    uint64_t                    body_max, max;
-    ngx_uint_t                  i, n, up;
-    const char                 *trouble;
-    ngx_http_request_t         *r;
-    ngx_http_llm_engine_t     **enginep;
-    ngx_http_llm_session_t     *s;
-    ngx_http_llm_loc_conf_t    *llcf;
-    ngx_http_llm_main_conf_t   *mcf;
-
-    r = ctx->request;
-    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
-    mcf = ngx_http_get_module_main_conf(r, ngx_http_llm_module);
-
-    enginep = mcf->engines.elts;
-    n = mcf->engines.nelts;
-
-    if (llcf->engine) {
-        enginep = &llcf->engine;
-        n = 1;
-    }
-
-    up = 0;
-    body_max = 0;
-    trouble = "not defined";
-
-    for (i = 0; i < n; i++) {
-        s = ngx_http_llm_handover_choose(enginep[i]);
-        trouble = ngx_http_llm_session_trouble(s);
-
-        if (trouble == NULL) {
-            up = 1;
-            max = (s->state == NGX_HTTP_LLM_UP) ? s->body_max : UINT64_MAX;
-            body_max = ngx_max(body_max, max);
-        }
-    }
-
-    if (!up) {
-        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
-                      "engine \"%V\" is %s",
-                      n ? &enginep[n - 1]->name : &llcf->pass_name, trouble);
-
-        ctx->session = n ? ngx_http_llm_handover_choose(enginep[0]) : NULL;
-
-        return ngx_http_llm_error(ctx, NGX_HTTP_SERVICE_UNAVAILABLE,
-                                  "engine_unavailable",
-                            ngx_http_llm_session_message(ctx->session));
-    }
-
-    if (r->headers_in.content_length_n > 0
-        && (uint64_t) r->headers_in.content_length_n > body_max)
-    {
-        return ngx_http_llm_error(ctx, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
-                                  "request_too_large",
-                                  "The request body is too large.");
-    }
-
-    return NGX_OK;
-}
-
-
 /* when the body is there: its "model" may decide */
 
 static ngx_int_t
 ngx_http_llm_select_engine(ngx_http_llm_ctx_t *ctx)
 {
-    const char                *trouble;
-    ngx_str_t                  name;
-    ngx_http_request_t        *r;
-    ngx_http_llm_loc_conf_t   *llcf;
-    ngx_http_llm_main_conf_t  *mcf;
+    ngx_int_t  rc;
 
-    r = ctx->request;
-    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
-
-    ctx->engine = llcf->engine;
-
-    if (llcf->pass) {
-
-        if (ngx_http_complex_value(r, llcf->pass, &name) != NGX_OK) {
-            return NGX_HTTP_INTERNAL_SERVER_ERROR;
-        }
-
-        mcf = ngx_http_get_module_main_conf(r, ngx_http_llm_module);
-        ctx->engine = ngx_http_llm_find_engine(mcf, &name);
-
-        if (ctx->engine == NULL) {
-            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                          "no \"llm_engine\" is called \"%V\"", &name);
-
-            return ngx_http_llm_error(ctx, NGX_HTTP_NOT_FOUND,
-                                      "engine_not_found",
-                                      "No engine serves this request.");
+    if (ctx->route == LLM_ROUTE_MODELS) {
+        rc = ngx_http_llm_list_models(ctx);
+        if (rc != NGX_DECLINED) {
+            return rc;
         }
     }
 
-    ctx->session = ngx_http_llm_handover_choose(ctx->engine);
+    rc = ngx_http_llm_select_model(ctx);
+    if (rc != NGX_OK) {
+        return rc;
+    }
 
-    trouble = ngx_http_llm_session_trouble(ctx->session);
+    if (ngx_http_llm_choose(ctx) != NGX_OK) {
+        ngx_log_error(NGX_LOG_WARN, ctx->request->connection->log, 0,
+                      "no engine of \"%V\" can be asked", &ctx->model->name);
 
-    if (trouble) {
-        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
-                      "engine \"%V\" is %s", &ctx->engine->name, trouble);
+        ctx->session = ngx_http_llm_handover_choose(ctx->model->engines[0]);
 
         return ngx_http_llm_error(ctx, NGX_HTTP_SERVICE_UNAVAILABLE,
                                   "engine_unavailable",
@@ -499,7 +416,7 @@ ngx_http_llm_body_handler(ngx_http_request_t *r)
     }
 
     rc = ngx_http_llm_select_engine(ctx);
-    if (rc != NGX_OK) {
+    if (rc != NGX_OK || ctx->session == NULL) {
         ngx_http_finalize_request(r, rc);
         return;
     }

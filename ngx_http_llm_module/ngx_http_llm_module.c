@@ -21,11 +21,35 @@ static ngx_conf_num_bounds_t  ngx_http_llm_queue_bounds = {
 };
 
 
+static ngx_conf_enum_t  ngx_http_llm_balances[] = {
+    { ngx_string("least_conn"), NGX_HTTP_LLM_LEAST_CONN },
+    { ngx_string("prefix_hash"), NGX_HTTP_LLM_PREFIX_HASH },
+    { ngx_string("round_robin"), NGX_HTTP_LLM_ROUND_ROBIN },
+    { ngx_null_string, 0 }
+};
+
+
+static ngx_conf_bitmask_t  ngx_http_llm_next_masks[] = {
+    { ngx_string("error"), NGX_HTTP_LLM_NEXT_ERROR },
+    { ngx_string("timeout"), NGX_HTTP_LLM_NEXT_TIMEOUT },
+    { ngx_string("busy"), NGX_HTTP_LLM_NEXT_BUSY },
+    { ngx_string("off"), NGX_HTTP_LLM_NEXT_OFF },
+    { ngx_null_string, 0 }
+};
+
+
 static ngx_command_t  ngx_http_llm_commands[] = {
 
     { ngx_string("llm_engine"),
       NGX_HTTP_MAIN_CONF|NGX_CONF_BLOCK|NGX_CONF_TAKE1,
       ngx_http_llm_engine,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("llm_model"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_2MORE,
+      ngx_http_llm_model,
       NGX_HTTP_MAIN_CONF_OFFSET,
       0,
       NULL },
@@ -98,6 +122,41 @@ static ngx_command_t  ngx_http_llm_commands[] = {
       ngx_conf_set_size_slot,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_llm_loc_conf_t, buffer_size),
+      NULL },
+
+    { ngx_string("llm_balance"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_enum_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_llm_loc_conf_t, balance),
+      &ngx_http_llm_balances },
+
+    { ngx_string("llm_next_engine"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
+      ngx_conf_set_bitmask_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_llm_loc_conf_t, next_engine),
+      &ngx_http_llm_next_masks },
+
+    { ngx_string("llm_next_engine_tries"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_num_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_llm_loc_conf_t, next_tries),
+      NULL },
+
+    { ngx_string("llm_next_engine_timeout"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_msec_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_llm_loc_conf_t, next_timeout),
+      NULL },
+
+    { ngx_string("llm_prefix_bytes"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_size_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_llm_loc_conf_t, prefix_bytes),
       NULL },
 
     { ngx_string("llm_ignore_client_abort"),
@@ -173,7 +232,9 @@ ngx_http_llm_preconfiguration(ngx_conf_t *cf)
 static ngx_int_t
 ngx_http_llm_postconfiguration(ngx_conf_t *cf)
 {
-    if (ngx_http_llm_resolve_passes(cf) != NGX_OK) {
+    if (ngx_http_llm_resolve_models(cf) != NGX_OK
+        || ngx_http_llm_resolve_passes(cf) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 

@@ -289,7 +289,9 @@ ngx_http_llm_session_flush(ngx_http_llm_session_t *s)
 
         ngx_http_set_log_request(c->log, ctx->request);
 
-        ngx_http_llm_output_records(ctx);
+        if (!ngx_http_llm_next_answer(ctx)) {
+            ngx_http_llm_output_records(ctx);
+        }
 
         ngx_http_run_posted_requests(c);
     }

@@ -13,6 +13,7 @@
 #include "ngx_http_llm.h"
 
 
+static ngx_int_t ngx_http_llm_request_enter(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_request_push(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_request_push_first(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_request_push_chunk(ngx_http_llm_ctx_t *ctx);
@@ -24,16 +25,42 @@ static ngx_int_t ngx_http_llm_slot_get(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_slot_cancel(ngx_http_llm_session_t *s, uint32_t slot,
     ngx_uint_t finish);
 static void ngx_http_llm_session_push_cancels(ngx_http_llm_session_t *s);
-static void ngx_http_llm_request_lost(ngx_http_llm_ctx_t *ctx);
 
 
 /*
- * Sends the request or puts it into the queue.  What goes wrong is told to
- * the client from here, so the context may be gone afterwards.
+ * Sends the request or puts it into the queue, here or of another engine that
+ * has room.  What goes wrong is told to the client from here, so the context
+ * may be gone afterwards.
  */
 
 void
 ngx_http_llm_request_submit(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_int_t  rc;
+
+    do {
+        rc = ngx_http_llm_request_enter(ctx);
+
+    } while (rc == NGX_BUSY
+             && ngx_http_llm_next(ctx, NGX_HTTP_LLM_NEXT_BUSY) == NGX_OK);
+
+    if (rc == NGX_BUSY) {
+        ngx_http_llm_output_lost(ctx, NGX_HTTP_SERVICE_UNAVAILABLE,
+                                 "queue_full",
+                                 "Too many requests are waiting.");
+
+    } else if (rc == NGX_ERROR) {
+        ngx_http_llm_output_lost(ctx, NGX_HTTP_INTERNAL_SERVER_ERROR,
+                                 "internal_error",
+                                 "The request could not be passed on.");
+    }
+}
+
+
+/* NGX_OK: it is in the ring or in the queue, or even over; NGX_BUSY: neither */
+
+static ngx_int_t
+ngx_http_llm_request_enter(ngx_http_llm_ctx_t *ctx)
 {
     ngx_int_t                rc;
     ngx_http_llm_session_t  *s;
@@ -47,22 +74,16 @@ ngx_http_llm_request_submit(ngx_http_llm_ctx_t *ctx)
         if (rc == NGX_OK) {
             ngx_http_llm_request_publish(s);
             ngx_http_llm_session_watch_pulse(s);
-            return;
+            return NGX_OK;
         }
 
         if (rc == NGX_ERROR) {
-            ngx_http_llm_output_lost(ctx, NGX_HTTP_INTERNAL_SERVER_ERROR,
-                                     "internal_error",
-                                     "The request could not be passed on.");
-            return;
+            return NGX_ERROR;
         }
     }
 
     if (s->nwaiting >= s->queue_max) {
-        ngx_http_llm_output_lost(ctx, NGX_HTTP_SERVICE_UNAVAILABLE,
-                                 "queue_full",
-                                 "Too many requests are waiting.");
-        return;
+        return NGX_BUSY;
     }
 
     ngx_log_debug1(NGX_LOG_DEBUG_HTTP, ctx->request->connection->log, 0,
@@ -76,6 +97,8 @@ ngx_http_llm_request_submit(ngx_http_llm_ctx_t *ctx)
         ngx_http_llm_session_watch_pulse(s);
         ngx_http_llm_session_push_waiting(s);
     }
+
+    return NGX_OK;
 }
 
 
@@ -247,6 +270,7 @@ static ngx_int_t
 ngx_http_llm_request_meta(ngx_http_llm_ctx_t *ctx, uint8_t *buf, uint32_t *len)
 {
     u_char               key_id[NGX_HTTP_LLM_KEY_ID_LEN];
+    ngx_str_t           *model;
     struct llm_bytes     value;
     ngx_http_request_t  *r;
 
@@ -263,9 +287,13 @@ ngx_http_llm_request_meta(ngx_http_llm_ctx_t *ctx, uint8_t *buf, uint32_t *len)
         return NGX_ERROR;
     }
 
-    if (ctx->model_id.len) {
-        value.data = ctx->model_id.data;
-        value.len = (uint32_t) ctx->model_id.len;
+    /* an llm_model overrides the body; an empty name is the engine's default */
+
+    model = ctx->model->is_engine ? &ctx->model_id : &ctx->model->sent;
+
+    if (model->len || !ctx->model->is_engine) {
+        value.data = model->len ? model->data : (u_char *) "";
+        value.len = (uint32_t) model->len;
 
         if (llm_wire_encode_meta(buf, LLM_META_BYTES_MAX, len,
                                  LLM_META_MODEL, value)
@@ -374,6 +402,8 @@ ngx_http_llm_slot_get(ngx_http_llm_ctx_t *ctx)
     s->free_slot = slot->next;
     s->busy++;
 
+    ngx_http_llm_session_count(s, 1);
+
     slot->busy = 1;
     slot->cancel = 0;
     slot->ctx = ctx;
@@ -399,6 +429,8 @@ ngx_http_llm_slot_free(ngx_http_llm_session_t *s, uint32_t slot)
 
     s->free_slot = slot;
     s->busy--;
+
+    ngx_http_llm_session_count(s, -1);
 }
 
 
@@ -668,58 +700,38 @@ ngx_http_llm_request_detach(ngx_http_llm_ctx_t *ctx, ngx_uint_t finish)
 }
 
 
-/*
- * Ends every request of a session that is lost, hung or refused.  One that is
- * ended may take others along, so each step begins at the table again.
- */
+/* as before the first submission: out of the engine, nothing received */
 
 void
-ngx_http_llm_session_fail_requests(ngx_http_llm_session_t *s)
+ngx_http_llm_request_reset(ngx_http_llm_ctx_t *ctx)
 {
-    uint32_t             i;
-    ngx_queue_t         *q;
-    ngx_http_llm_ctx_t  *ctx;
+    ngx_http_llm_request_detach(ctx, LLM_FINISH_ENGINE_LOST);
 
-    for (i = 0; s->slots && i < s->nslots; i++) {
-
-        ctx = s->slots[i].ctx;
-
-        if (ctx) {
-            ngx_http_llm_request_lost(ctx);
-        }
+    if (ctx->pending) {
+        *ctx->last_pending = ctx->free;
+        ctx->free = ctx->pending;
+        ctx->pending = NULL;
     }
 
-    while (!ngx_queue_empty(&s->waiting)) {
-        q = ngx_queue_head(&s->waiting);
-        ngx_http_llm_request_lost(ngx_queue_data(q, ngx_http_llm_ctx_t,
-                                                 waiting));
-    }
-}
+    ctx->last_pending = &ctx->pending;
+    ctx->tail = NULL;
+    ctx->pending_bytes = 0;
+    ctx->body_bytes = 0;
+    ctx->first_data = 0;
 
+    ctx->in = (ctx->send_body && ctx->request->request_body)
+              ? ctx->request->request_body->bufs : NULL;
+    ctx->in_off = 0;
+    ctx->body_sent = 0;
 
-static void
-ngx_http_llm_request_lost(ngx_http_llm_ctx_t *ctx)
-{
-    ngx_connection_t  *c;
+    ngx_memzero(&ctx->head, sizeof(struct llm_head));
+    ngx_memzero(&ctx->end, sizeof(struct llm_end));
 
-    c = ctx->request->connection;
-
-    ngx_http_set_log_request(c->log, ctx->request);
-
-    if (ctx->lingering) {
-        ngx_http_llm_client_release(ctx);
-
-    } else if (ctx->lost.status) {
-        ngx_http_llm_output_lost_now(ctx);
-
-    } else {
-        ngx_http_llm_output_lost(ctx, NGX_HTTP_SERVICE_UNAVAILABLE,
-                                 ctx->submitted ? "engine_lost"
-                                                : "engine_unavailable",
-                                 ctx->submitted
-                                 ? "The engine was lost."
-                                 : ngx_http_llm_session_message(ctx->session));
-    }
-
-    ngx_http_run_posted_requests(c);
+    ctx->finish = LLM_FINISH_NONE;
+    ctx->submitted = 0;
+    ctx->cancelled = 0;
+    ctx->have_head = 0;
+    ctx->have_end = 0;
+    ctx->parked = 0;
+    ctx->at_event = 0;
 }

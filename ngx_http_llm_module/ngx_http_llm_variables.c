@@ -20,11 +20,9 @@
 #define NGX_HTTP_LLM_VAR_TPOT        1
 #define NGX_HTTP_LLM_VAR_QUEUE       2
 
-#define NGX_HTTP_LLM_VAR_ENGINE      0
-#define NGX_HTTP_LLM_VAR_MODEL       1
-#define NGX_HTTP_LLM_VAR_REQUEST_ID  2
-#define NGX_HTTP_LLM_VAR_FINISH      3
-#define NGX_HTTP_LLM_VAR_STREAM      4
+#define NGX_HTTP_LLM_VAR_REQUEST_ID  0
+#define NGX_HTTP_LLM_VAR_FINISH      1
+#define NGX_HTTP_LLM_VAR_STREAM      2
 
 
 static ngx_int_t ngx_http_llm_key_variable(ngx_http_request_t *r,
@@ -45,11 +43,14 @@ static ngx_http_variable_t  ngx_http_llm_vars[] = {
     { ngx_string("llm_key_id"), NULL, ngx_http_llm_key_variable,
       NGX_HTTP_LLM_VAR_KEY_ID, 0, 0 },
 
-    { ngx_string("llm_engine"), NULL, ngx_http_llm_text_variable,
-      NGX_HTTP_LLM_VAR_ENGINE, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+    { ngx_string("llm_engine"), NULL, ngx_http_llm_engine_variable,
+      0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
-    { ngx_string("llm_model"), NULL, ngx_http_llm_text_variable,
-      NGX_HTTP_LLM_VAR_MODEL, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+    { ngx_string("llm_model"), NULL, ngx_http_llm_model_variable,
+      0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("llm_prefix_hash"), NULL, ngx_http_llm_prefix_hash_variable,
+      0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
     { ngx_string("llm_request_id"), NULL, ngx_http_llm_text_variable,
       NGX_HTTP_LLM_VAR_REQUEST_ID, NGX_HTTP_VAR_NOCACHEABLE, 0 },
@@ -133,18 +134,6 @@ ngx_http_llm_text_variable(ngx_http_request_t *r,
     if (ctx) {
 
         switch (data) {
-
-        case NGX_HTTP_LLM_VAR_ENGINE:
-            if (ctx->engine) {
-                s = ctx->engine->name;
-            }
-
-            break;
-
-        case NGX_HTTP_LLM_VAR_MODEL:
-            s.data = (u_char *) ctx->end.model;
-            s.len = ctx->end.model_len;
-            break;
 
         case NGX_HTTP_LLM_VAR_REQUEST_ID:
             s = ctx->request_id;

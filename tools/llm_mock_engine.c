@@ -27,6 +27,9 @@
  *   --cq-bytes N          ring per worker (default 1 MiB)
  *   --full-ms MS          a full ring ends the session after it (default 5000)
  *   --burst N             tokens of one request in one turn (default 1)
+ *   --served-model-name M what answers say when nobody names a model ("mock")
+ *   --name N              see "at" below
+ *   --load N, --waiting N, --kv-used N   are added to what it publishes
  *   --log-level LEVEL     alert error warn notice info debug (default notice)
  *
  * Behaviour of one request: "mock" in its JSON body.  Unknown names are a 400.
@@ -60,10 +63,13 @@
  *                             7, an END with reason 999, DATA without HEAD (at
  *                             the start), a second HEAD, a second END with DATA
  *                             before it, sq_head beyond sq_tail
+ *   at NAME                   all of these faults only in the engine started with
+ *                             --name NAME; the others answer
  * WANT_PROMPT is honoured: PROMPT {prompt_tokens, tokens}, then GO decides.
  * Without a body ("GET"): /v1/models, /health, /ping, /version, /metrics. */
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -538,13 +544,33 @@ accept_call(struct mock *m, struct request *r, const struct mock_plan *plan)
     start_call(m, c);
 }
 
+/* As the real engine: what the module says, the body, the default. */
+static void
+set_model(const struct mock *m, const struct request *r, struct mock_plan *plan)
+{
+    struct llm_bytes  said = r->meta.model;
+
+    if (said.data != NULL) {
+        (void) snprintf(plan->model, sizeof plan->model, "%.*s", (int) said.len,
+                        (const char *) said.data);
+    }
+    if (plan->model[0] == '\0') {
+        (void) snprintf(plan->model, sizeof plan->model, "%s", m->cli.model);
+    }
+}
+
 static void
 generate(struct mock *m, struct request *r)
 {
     struct mock_plan  plan;
     struct err        err = { 0 };
+    int  rc = mock_plan_read(&plan, request_body(r), &err);
 
-    if (mock_plan_read(&plan, request_body(r), &err) != OK) {
+    if (plan.at[0] != '\0' && strcmp(plan.at, m->cli.name) != 0) {
+        mock_plan_forget_faults(&plan);
+    }
+    set_model(m, r, &plan);
+    if (rc != OK) {
         mock_reply_error(&m->out, 400, "invalid_request", err.message);
         answer(m, r, 400, LLM_CONTENT_JSON);
     } else if (plan.close) {
@@ -734,10 +760,11 @@ on_beat(void *user, struct llm_stats *out)
     out->generation_tokens_total = m->tokens_total;
     out->state = m->draining || retire_requested ? LLM_STATE_DRAINING
                  : is_loading(m) ? LLM_STATE_LOADING : LLM_STATE_READY;
-    out->running = (uint32_t) m->num_calls;
+    out->running = (uint32_t) (m->num_calls + m->cli.load);
+    out->waiting = (uint32_t) m->cli.waiting;
     out->retry_after_s = 1;
     out->kv_blocks_total = 1000;
-    out->kv_blocks_used = (uint32_t) m->num_calls;
+    out->kv_blocks_used = (uint32_t) (m->num_calls + m->cli.kv_used);
     notify_beat(&m->notify, out, clock_now_ns());
 }
 

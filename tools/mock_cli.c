@@ -29,7 +29,7 @@ struct mock_option {
     bool        *flag;
 };
 
-#define OPTIONS_MAX  16
+#define OPTIONS_MAX  21
 
 static const struct mock_option *
 find_option(const struct mock_option *table, const char *name, size_t len)
@@ -69,6 +69,11 @@ mock_cli_read(struct mock_cli *cli, int argc, char **argv)
         { "fail-file", &cli->fail_file, NULL, NULL },
         { "handshake", &cli->handshake, NULL, NULL },
         { "log-level", &level, NULL, NULL },
+        { "served-model-name", &cli->model, NULL, NULL },
+        { "name", &cli->name, NULL, NULL },
+        { "load", NULL, &cli->load, NULL },
+        { "waiting", NULL, &cli->waiting, NULL },
+        { "kv-used", NULL, &cli->kv_used, NULL },
         { "start-delay", NULL, &cli->start_delay_ms, NULL },
         { "exit-after", NULL, &cli->exit_after_ms, NULL },
         { "exit-code", NULL, &cli->exit_code, NULL },
@@ -84,6 +89,7 @@ mock_cli_read(struct mock_cli *cli, int argc, char **argv)
     };
 
     *cli = (struct mock_cli) {
+        .model = "mock", .name = "",
         .exit_code = 3, .shutdown_timeout_s = 30, .max_body_bytes = 16 << 20,
         .cq_bytes = 1 << 20, .full_ms = 5000, .burst = 1,
     };

@@ -6,9 +6,10 @@
 #include <stdint.h>
 
 struct mock_cli {
-    const char *socket, *fail_file, *handshake;
+    const char *socket, *fail_file, *handshake, *model, *name;
     int64_t  start_delay_ms, exit_after_ms, exit_code, fail_start, fail_delay_ms;
     int64_t  shutdown_timeout_s, max_body_bytes, cq_bytes, full_ms, burst;
+    int64_t  load, waiting, kv_used;
     bool     no_heartbeat, ignore_term;
 };
 

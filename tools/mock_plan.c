@@ -67,7 +67,12 @@ read_word(struct mock_plan *out, const struct json *v, struct err *err)
 {
     int  i;
 
-    if (str_eq(v->key, STR("crash"))) {
+    if (str_eq(v->key, STR("at"))) {
+        i = v->type == JSON_STRING && v->string.len < sizeof out->at ? 0 : -1;
+        if (i == 0) {
+            memcpy(out->at, v->string.data, v->string.len);
+        }
+    } else if (str_eq(v->key, STR("crash"))) {
         i = find_word(crash_names, v);
         out->crash = (enum mock_crash) i;
     } else if (str_eq(v->key, STR("corrupt"))) {
@@ -171,6 +176,18 @@ mock_plan_init(struct mock_plan *out)
     memcpy(out->model, "mock", sizeof "mock");
 }
 
+void
+mock_plan_forget_faults(struct mock_plan *plan)
+{
+    plan->crash = MOCK_CRASH_NONE;
+    plan->hang = MOCK_HANG_NONE;
+    plan->corrupt = MOCK_CORRUPT_NONE;
+    plan->status = 200;
+    plan->first_ms = 0;
+    plan->refuse = plan->close = plan->no_end = plan->ignore_cancel = false;
+    plan->error_event = plan->no_done = plan->echo = false;
+}
+
 int
 mock_plan_read(struct mock_plan *out, struct str body, struct err *err)
 {
@@ -179,6 +196,7 @@ mock_plan_read(struct mock_plan *out, struct str body, struct err *err)
     int            rc;
 
     mock_plan_init(out);
+    out->model[0] = '\0';
     arena_init(&arena, PLAN_ARENA_BYTES);
     rc = json_parse(&root, body, &arena, &json_limits_request, err);
     if (rc == OK && root->type != JSON_OBJECT) {

@@ -36,11 +36,15 @@ struct mock_plan {
     uint16_t finish;                   /* enum llm_finish */
     bool     refuse, echo, close, no_end, ignore_cancel, error_event, no_done;
     bool     stream, include_usage;
-    char     model[MOCK_NAME_BYTES];
+    char     model[MOCK_NAME_BYTES];   /* empty: the body names none */
+    char     at[MOCK_NAME_BYTES];      /* whose faults these are; empty: all */
 };
 
 /* ERROR: err with http_status 400, as the real engine would say. */
 int mock_plan_read(struct mock_plan *out, struct str body, struct err *err);
 void mock_plan_init(struct mock_plan *out);
+
+/* The faults are meant for another engine: behaves well instead. */
+void mock_plan_forget_faults(struct mock_plan *plan);
 
 #endif

@@ -431,7 +431,9 @@ enum llm_meta_tag {
     LLM_META_REQUEST_ID = 1,   /* text, shown in answers and logs */
     LLM_META_CACHE_SALT,       /* bytes; tenants with different salts share no
                                   prefix cache */
-    LLM_META_MODEL,            /* text: the {id} of /v1/models/{id} */
+    LLM_META_MODEL,            /* text: the {id} of /v1/models/{id}; with a body:
+                                  counts instead of its "model", and empty
+                                  means the engine's default */
     LLM_META_MAX_TOKENS,       /* u32: cap on max_tokens from llm_max_tokens */
     LLM_META_URI,              /* text, for logs */
     LLM_META_KEY_ID,           /* text, name of the API key, for logs */

@@ -119,14 +119,17 @@ api_parse_body(struct api_worker *w, struct str body, const struct json **root,
 }
 
 int
-api_check_model(const struct api *api, const struct json *root,
-                struct err *err)
+api_check_model(const struct api *api, const struct api_call *call,
+                const struct json *root, struct err *err)
 {
     struct fields  f = { root, "", err };
     struct str     name = { NULL, 0 };
 
     if (field_string(&f, "model", &name) != OK) {
         return ERROR;
+    }
+    if (call->model_override) {
+        name = call->model_id;
     }
     if (name.len == 0) {
         return OK;    /* as in vLLM: absent means the base model */

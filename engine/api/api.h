@@ -94,7 +94,10 @@ struct api_options {
 struct api_call {
     enum api_route route;
     struct str  body;
-    struct str  model_id;       /* of /v1/models/{id}; empty: the list */
+    struct str  model_id;       /* of /v1/models/{id}; empty: the list.  With
+                                   model_override: the model, whatever the
+                                   body says; empty: the default one */
+    bool        model_override;
     struct str  request_id;     /* shown in ids; may be empty */
     int64_t     arrival_ns;
     int64_t     deadline_ns;    /* 0: none */

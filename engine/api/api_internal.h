@@ -30,9 +30,10 @@ struct api_worker {
 int api_parse_body(struct api_worker *w, struct str body,
                    const struct json **root, struct err *err);
 
-/* Checks the "model" field against the served names. */
-int api_check_model(const struct api *api, const struct json *root,
-                    struct err *err);
+/* Checks the model that the call, or else the "model" field, names against the
+ * served names. */
+int api_check_model(const struct api *api, const struct api_call *call,
+                    const struct json *root, struct err *err);
 
 /* Answers with an error document. */
 void api_reply_err(struct api_reply *reply, const struct err *err);

@@ -484,7 +484,7 @@ request_read(struct api_stream *s, struct api_worker *w,
 
     s->is_chat = call->route == API_CHAT_COMPLETIONS;
     if (api_parse_body(w, call->body, &root, err) != OK
-        || api_check_model(s->api, root, err) != OK
+        || api_check_model(s->api, call, root, err) != OK
         || unsupported_check(root, s->is_chat, err) != OK)
     {
         return ERROR;

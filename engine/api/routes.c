@@ -126,7 +126,7 @@ routes_tokenize(struct api_worker *w, const struct api_call *call,
     struct buf         *out = &reply->body;
 
     if (api_parse_body(w, call->body, &root, err) != OK
-        || api_check_model(w->api, root, err) != OK)
+        || api_check_model(w->api, call, root, err) != OK)
     {
         return ERROR;
     }
@@ -162,7 +162,7 @@ routes_detokenize(struct api_worker *w, const struct api_call *call,
     const struct json  *root;
 
     if (api_parse_body(w, call->body, &root, err) != OK
-        || api_check_model(w->api, root, err) != OK)
+        || api_check_model(w->api, call, root, err) != OK)
     {
         return ERROR;
     }

@@ -96,6 +96,8 @@ begin(struct server *srv, int32_t idx, struct request *r,
         .route = route_of(r->route),
         .body = request_body(r),
         .model_id = text_of(r->meta.model),
+        .model_override = r->route != LLM_ROUTE_MODELS
+                          && r->meta.model.data != NULL,
         .request_id = text_of(r->meta.request_id),
         .arrival_ns = r->arrival_ns,
         .deadline_ns = r->deadline_ns,
