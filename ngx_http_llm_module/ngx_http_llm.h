@@ -23,6 +23,8 @@
  *     _handover.c   from an engine to the one that replaces it
  *     _output.c     records to the client, slow readers
  *     _client.c     a client that leaves: cancel, wait for END, let go
+ *     _options.c    llm_max_tokens and others that go with SUBMIT
+ *     _limit*.c     token limits, see _limit.h; _quota.c: their state files
  *     _error.c      JSON errors, ours and nginx's own (filters)
  *     _health.c     llm_health
  *     _variables.c  $llm_*
@@ -61,6 +63,7 @@
 #define NGX_HTTP_LLM_PATH_SUFFIX        sizeof(".01234567.owner")
 
 #define NGX_HTTP_LLM_MODEL_ENGINES      64       /* engines of one llm_model */
+#define NGX_HTTP_LLM_LIMITS_MAX         8        /* of one request */
 #define NGX_HTTP_LLM_NO_SLOT            ((uint32_t) -1)
 #define NGX_HTTP_LLM_KEY_ID_LEN         16       /* hex digits */
 
@@ -94,6 +97,17 @@
 typedef struct ngx_http_llm_session_s  ngx_http_llm_session_t;
 typedef struct ngx_http_llm_ctx_s      ngx_http_llm_ctx_t;
 typedef struct ngx_http_llm_model_s    ngx_http_llm_model_t;
+
+typedef struct ngx_http_llm_limit_s        ngx_http_llm_limit_t;
+typedef struct ngx_http_llm_limit_use_s    ngx_http_llm_limit_use_t;
+typedef struct ngx_http_llm_reservation_s  ngx_http_llm_reservation_t;
+
+
+#define NGX_HTTP_LLM_LIMIT_EXPECT_MAX        ((ngx_uint_t) -2)
+
+#define NGX_HTTP_LLM_LIMIT_PASSED            1
+#define NGX_HTTP_LLM_LIMIT_REJECTED          2
+#define NGX_HTTP_LLM_LIMIT_REJECTED_DRY_RUN  3
 
 
 /* one llm_engine directive */
@@ -151,6 +165,7 @@ typedef struct {
     ngx_msec_t                 engine_timeout;
     ngx_int_t                  queue;
     ngx_array_t                passes;       /* loc confs that name an engine */
+    ngx_array_t                limit_zones;  /* ngx_http_llm_limit_zone_t * */
     ngx_str_t                  key_salt;
 } ngx_http_llm_main_conf_t;
 
@@ -174,6 +189,20 @@ typedef struct {
     ngx_flag_t                 ignore_client_abort;
     ngx_flag_t                 json_errors;
     ngx_http_complex_value_t  *retry_after;  /* NULL: a second */
+
+    ngx_array_t               *limits;       /* ngx_http_llm_limit_t * */
+    ngx_array_t               *quotas;       /* ngx_http_llm_limit_t * */
+    ngx_array_t               *all_limits;   /* both, in order of zones */
+    ngx_uint_t                 limit_expect;
+    ngx_uint_t                 limit_status;
+    ngx_uint_t                 limit_log_level;
+    ngx_flag_t                 limit_dry_run;
+    ngx_flag_t                 limit_headers;
+
+    ngx_http_complex_value_t  *max_tokens;
+    ngx_http_complex_value_t  *cache_salt;
+    ngx_http_complex_value_t  *priority;
+    ngx_msec_t                 deadline;
 } ngx_http_llm_loc_conf_t;
 
 
@@ -191,7 +220,10 @@ typedef struct {
     ngx_http_llm_ctx_t        *ctx;          /* NULL: the client is gone */
     uint64_t                   generation;
     uint32_t                   next;         /* free slots */
+    ngx_http_llm_reservation_t  *reservation;
     uint8_t                    cancel;       /* enum llm_finish, to be sent */
+    uint8_t                    go;           /* value + 1, to be sent */
+    unsigned                   asked:1;      /* PROMPT has come */
     unsigned                   busy:1;
 } ngx_http_llm_slot_t;
 
@@ -268,9 +300,11 @@ typedef struct {
     ngx_uint_t                 retry_after;
     const char                *code;
     const char                *param;        /* NULL: null */
+    const char                *type;         /* NULL: by the status */
     ngx_str_t                  message;
     ngx_str_t                  allow;
     ngx_str_t                  body;         /* the JSON document */
+    unsigned                   no_retry:1;   /* X-Should-Retry: false */
 } ngx_http_llm_error_t;
 
 
@@ -310,6 +344,20 @@ struct ngx_http_llm_ctx_s {
     off_t                      body_size;
     off_t                      body_sent;
     int64_t                    arrival;          /* ns */
+    int64_t                    deadline;         /* ns, 0: none */
+    uint32_t                   max_tokens;       /* 0: no cap */
+    int32_t                    priority;
+    ngx_str_t                  cache_salt;
+
+    /* limits */
+    ngx_http_llm_limit_use_t  *limits;
+    ngx_uint_t                 nlimits;
+    struct llm_prompt          prompt;
+    ngx_uint_t                 limit_status;     /* 0: not limited */
+    int64_t                    reserved_tokens;
+    int64_t                    limit_tokens;     /* of the tightest limit */
+    int64_t                    limit_remaining;
+    ngx_msec_t                 limit_reset;
 
     /* response */
     struct llm_head            head;
@@ -345,6 +393,10 @@ struct ngx_http_llm_ctx_s {
     unsigned                   at_event:1;       /* the last DATA ended one */
     unsigned                   failed:1;         /* no memory for a record */
     unsigned                   scanned:1;        /* asked and prefix_hash */
+    unsigned                   want_prompt:1;
+    unsigned                   prompted:1;       /* GO is to be decided */
+    unsigned                   limit_shown:1;    /* limit_tokens ... are set */
+    unsigned                   limit_headers:1;  /* are added */
 };
 
 
@@ -427,6 +479,7 @@ void ngx_http_llm_request_reset(ngx_http_llm_ctx_t *ctx);
 void ngx_http_llm_request_window(ngx_http_llm_ctx_t *ctx, ngx_uint_t open);
 ngx_int_t ngx_http_llm_request_cancel(ngx_http_llm_ctx_t *ctx,
     ngx_uint_t finish);
+void ngx_http_llm_request_go(ngx_http_llm_ctx_t *ctx, ngx_uint_t go);
 void ngx_http_llm_request_detach(ngx_http_llm_ctx_t *ctx, ngx_uint_t finish);
 void ngx_http_llm_request_publish(ngx_http_llm_session_t *s);
 void ngx_http_llm_slot_free(ngx_http_llm_session_t *s, uint32_t slot);
@@ -503,6 +556,36 @@ ngx_int_t ngx_http_llm_client_watch(ngx_http_llm_ctx_t *ctx);
 void ngx_http_llm_client_cleanup(void *data);
 void ngx_http_llm_client_release(ngx_http_llm_ctx_t *ctx);
 void ngx_http_llm_client_timeout_handler(ngx_event_t *ev);
+
+/* _options.c */
+
+ngx_int_t ngx_http_llm_options(ngx_http_llm_ctx_t *ctx);
+ngx_int_t ngx_http_llm_shorten(ngx_http_request_t *r, ngx_str_t *s, size_t max);
+char *ngx_http_llm_options_number_slot(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+/* _limit.c */
+
+ngx_int_t ngx_http_llm_limit_check(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_limit_answer(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_limit_data(ngx_http_llm_reservation_t *res,
+    const u_char *data, size_t len);
+void ngx_http_llm_limit_settle(ngx_http_llm_reservation_t *res,
+    struct llm_end *end);
+ngx_int_t ngx_http_llm_limit_headers(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_limit_init_process(ngx_cycle_t *cycle);
+void ngx_http_llm_limit_exit_process(ngx_cycle_t *cycle);
+
+/* _limit_conf.c */
+
+char *ngx_http_llm_limit_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_llm_quota_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_llm_limit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_llm_quota(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_llm_limit_expect_slot(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_llm_limit_merge(ngx_conf_t *cf, ngx_http_llm_loc_conf_t *prev,
+    ngx_http_llm_loc_conf_t *conf);
 
 /* _error.c */
 

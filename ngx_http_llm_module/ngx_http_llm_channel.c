@@ -885,7 +885,14 @@ ngx_http_llm_session_close(ngx_http_llm_session_t *s)
 static void
 ngx_http_llm_session_free_slots(ngx_http_llm_session_t *s)
 {
+    uint32_t  i;
+
     if (s->slots) {
+
+        for (i = 0; i < s->nslots; i++) {
+            ngx_http_llm_limit_settle(s->slots[i].reservation, NULL);
+        }
+
         ngx_free(s->slots);
         s->slots = NULL;
     }

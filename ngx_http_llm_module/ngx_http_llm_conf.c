@@ -61,6 +61,12 @@ ngx_http_llm_create_main_conf(ngx_conf_t *cf)
         return NULL;
     }
 
+    if (ngx_array_init(&mcf->limit_zones, cf->pool, 2, sizeof(void *))
+        != NGX_OK)
+    {
+        return NULL;
+    }
+
     mcf->connect_timeout = NGX_CONF_UNSET_MSEC;
     mcf->engine_timeout = NGX_CONF_UNSET_MSEC;
     mcf->queue = NGX_CONF_UNSET;
@@ -104,6 +110,10 @@ ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
      *     llcf->health = NGX_HTTP_LLM_HEALTH_OFF;
      *     llcf->health_engine = { 0, NULL };
      *     llcf->retry_after = NULL;
+     *     llcf->limits = NULL;  llcf->quotas = NULL;
+     *     llcf->all_limits = NULL;
+     *     llcf->max_tokens = NULL;  llcf->cache_salt = NULL;
+     *     llcf->priority = NULL;
      */
 
     llcf->read_timeout = NGX_CONF_UNSET_MSEC;
@@ -115,6 +125,12 @@ ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
     llcf->prefix_bytes = NGX_CONF_UNSET_SIZE;
     llcf->ignore_client_abort = NGX_CONF_UNSET;
     llcf->json_errors = NGX_CONF_UNSET;
+    llcf->limit_expect = NGX_CONF_UNSET_UINT;
+    llcf->limit_status = NGX_CONF_UNSET_UINT;
+    llcf->limit_log_level = NGX_CONF_UNSET_UINT;
+    llcf->limit_dry_run = NGX_CONF_UNSET;
+    llcf->limit_headers = NGX_CONF_UNSET;
+    llcf->deadline = NGX_CONF_UNSET_MSEC;
 
     return llcf;
 }
@@ -185,6 +201,10 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     if (conf->retry_after == NULL) {
         conf->retry_after = prev->retry_after;
+    }
+
+    if (ngx_http_llm_limit_merge(cf, prev, conf) != NGX_CONF_OK) {
+        return NGX_CONF_ERROR;
     }
 
     /* JSON errors are the rule below llm_pass and an option elsewhere */

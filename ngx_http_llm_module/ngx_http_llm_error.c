@@ -352,6 +352,18 @@ ngx_http_llm_error_headers(ngx_http_request_t *r, ngx_http_llm_ctx_t *ctx)
         }
     }
 
+    if (ctx->error.no_retry) {
+        ngx_str_set(&value, "false");
+
+        if (ngx_http_llm_add_header(r, "X-Should-Retry", &value) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    if (ngx_http_llm_limit_headers(ctx) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     if (ctx->error.allow.len
         && ngx_http_llm_add_header(r, "Allow", &ctx->error.allow) != NGX_OK)
     {
@@ -406,15 +418,16 @@ ngx_http_llm_error_body(ngx_http_request_t *r, ngx_http_llm_error_t *error)
 {
     u_char      *p, *last;
     size_t       size;
-    const char  *quote, *param, *code;
+    const char  *quote, *param, *code, *type;
 
+    type = error->type ? error->type : ngx_http_llm_error_type(error->status);
     param = error->param ? error->param : "null";
     code = error->code ? error->code : "null";
 
     size = sizeof("{\"error\":{\"message\":\"\",\"type\":\"\",\"param\":\"\","
                   "\"code\":\"\"}}\n")
            + error->message.len
-           + ngx_strlen(ngx_http_llm_error_type(error->status))
+           + ngx_strlen(type)
            + ngx_strlen(param)
            + ngx_strlen(code);
 
@@ -427,7 +440,7 @@ ngx_http_llm_error_body(ngx_http_request_t *r, ngx_http_llm_error_t *error)
     last = p + size;
 
     p = ngx_slprintf(p, last, "{\"error\":{\"message\":\"%V\",\"type\":\"%s\"",
-                     &error->message, ngx_http_llm_error_type(error->status));
+                     &error->message, type);
 
     quote = error->param ? "\"" : "";
     p = ngx_slprintf(p, last, ",\"param\":%s%s%s", quote, param, quote);

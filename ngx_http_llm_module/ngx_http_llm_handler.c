@@ -421,6 +421,17 @@ ngx_http_llm_body_handler(ngx_http_request_t *r)
         return;
     }
 
+    rc = ngx_http_llm_options(ctx);
+
+    if (rc == NGX_OK) {
+        rc = ngx_http_llm_limit_check(ctx);
+    }
+
+    if (rc != NGX_OK) {
+        ngx_http_finalize_request(r, rc);
+        return;
+    }
+
     if (ngx_http_llm_client_watch(ctx) != NGX_OK) {
         ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
         return;

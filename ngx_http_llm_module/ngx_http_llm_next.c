@@ -145,6 +145,7 @@ ngx_http_llm_next_answer(ngx_http_llm_ctx_t *ctx)
     if (ctx->finalized
         || ctx->failed
         || ctx->cancelled
+        || ctx->prompted
         || ctx->request->header_sent)
     {
         return 0;

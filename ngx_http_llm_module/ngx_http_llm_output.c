@@ -151,6 +151,12 @@ ngx_http_llm_output_records(ngx_http_llm_ctx_t *ctx)
         return;
     }
 
+    if (ctx->prompted) {
+        ctx->prompted = 0;
+        ngx_http_llm_limit_answer(ctx);
+        return;
+    }
+
     if (ctx->have_end) {
 
         if (ctx->timer.timer_set) {
@@ -260,7 +266,8 @@ ngx_http_llm_output_header(ngx_http_llm_ctx_t *ctx)
     }
 
     if (ngx_http_llm_add_header(r, "X-Request-Id", &ctx->request_id)
-        != NGX_OK)
+        != NGX_OK
+        || ngx_http_llm_limit_headers(ctx) != NGX_OK)
     {
         return NGX_ERROR;
     }

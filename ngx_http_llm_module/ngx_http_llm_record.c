@@ -16,6 +16,8 @@ static const char *ngx_http_llm_record(ngx_http_llm_session_t *s,
     struct llm_ring_record *rec);
 static const char *ngx_http_llm_record_head(ngx_http_llm_ctx_t *ctx,
     struct llm_ring_record *rec);
+static const char *ngx_http_llm_record_prompt(ngx_http_llm_ctx_t *ctx,
+    struct llm_ring_record *rec);
 static const char *ngx_http_llm_record_data(ngx_http_llm_ctx_t *ctx,
     struct llm_ring_record *rec);
 static const char *ngx_http_llm_record_end(ngx_http_llm_session_t *s,
@@ -140,10 +142,11 @@ ngx_http_llm_record(ngx_http_llm_session_t *s, struct llm_ring_record *rec)
         why = ngx_http_llm_record_data(ctx, rec);
         break;
 
+    case LLM_RECORD_PROMPT:
+        why = ngx_http_llm_record_prompt(ctx, rec);
+        break;
+
     default:
-
-        /* PROMPT is sent to those only who ask for it */
-
         why = "record of a type nobody asked for";
         break;
     }
@@ -176,9 +179,39 @@ ngx_http_llm_record_head(ngx_http_llm_ctx_t *ctx, struct llm_ring_record *rec)
 }
 
 
+/* sent only to those who ask, once, and before anything else */
+
+static const char *
+ngx_http_llm_record_prompt(ngx_http_llm_ctx_t *ctx,
+    struct llm_ring_record *rec)
+{
+    const char           *why;
+    ngx_http_llm_slot_t  *sl;
+
+    sl = &ctx->session->slots[ctx->slot];
+
+    if (!ctx->want_prompt || sl->asked || ctx->have_head || ctx->is_waiting) {
+        return "PROMPT that nobody asked for";
+    }
+
+    if (llm_wire_decode_prompt(&ctx->prompt, rec->data, rec->len, &why)
+        != LLM_OK)
+    {
+        return why;
+    }
+
+    sl->asked = 1;
+    ctx->prompted = !ctx->cancelled;
+
+    return NULL;
+}
+
+
 static const char *
 ngx_http_llm_record_data(ngx_http_llm_ctx_t *ctx, struct llm_ring_record *rec)
 {
+    ngx_http_llm_reservation_t  *res;
+
     if (!ctx->have_head) {
         return "DATA before HEAD";
     }
@@ -197,6 +230,12 @@ ngx_http_llm_record_data(ngx_http_llm_ctx_t *ctx, struct llm_ring_record *rec)
 
     if (ctx->first_data == 0) {
         ctx->first_data = ngx_http_llm_now();
+    }
+
+    res = ctx->session->slots[ctx->slot].reservation;
+
+    if (res && (ctx->head.flags & LLM_HEAD_STREAM)) {
+        ngx_http_llm_limit_data(res, rec->data, rec->len);
     }
 
     if (ngx_http_llm_output_append(ctx, rec->data, rec->len) != NGX_OK) {
@@ -224,6 +263,9 @@ ngx_http_llm_record_end(ngx_http_llm_session_t *s, uint32_t slot,
 
     ctx = s->slots[slot].ctx;
 
+    ngx_http_llm_limit_settle(s->slots[slot].reservation, &end);
+    s->slots[slot].reservation = NULL;
+
     ngx_http_llm_slot_free(s, slot);
 
     if (ctx == NULL) {
@@ -233,6 +275,7 @@ ngx_http_llm_record_end(ngx_http_llm_session_t *s, uint32_t slot,
     ctx->slot = NGX_HTTP_LLM_NO_SLOT;
     ctx->end = end;
     ctx->have_end = 1;
+    ctx->prompted = 0;
 
     if (!ctx->cancelled) {
         ctx->finish = end.reason;

@@ -24,6 +24,10 @@ static ngx_int_t ngx_http_llm_request_copy_body(ngx_http_llm_ctx_t *ctx,
 static ngx_int_t ngx_http_llm_slot_get(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_slot_cancel(ngx_http_llm_session_t *s, uint32_t slot,
     ngx_uint_t finish);
+static void ngx_http_llm_slot_go(ngx_http_llm_session_t *s, uint32_t slot,
+    ngx_uint_t go);
+static void ngx_http_llm_slot_control(ngx_http_llm_session_t *s, uint32_t slot,
+    ngx_uint_t op, ngx_uint_t value, uint8_t *later, ngx_uint_t kept);
 static void ngx_http_llm_session_push_cancels(ngx_http_llm_session_t *s);
 
 
@@ -188,9 +192,15 @@ ngx_http_llm_request_push_first(ngx_http_llm_ctx_t *ctx)
     sqe.len = meta_len + body_len;
     sqe.total_bytes = total;
     sqe.arrival_ns = ctx->arrival;
+    sqe.deadline_ns = ctx->deadline;
+    sqe.priority = ctx->priority;
 
     if ((off_t) body_len < ctx->body_size) {
         sqe.flags |= LLM_SQE_MORE;
+    }
+
+    if (ctx->want_prompt) {
+        sqe.flags |= LLM_SQE_WANT_PROMPT;
     }
 
     if (ctx->request->method == NGX_HTTP_HEAD) {
@@ -315,6 +325,26 @@ ngx_http_llm_request_meta(ngx_http_llm_ctx_t *ctx, uint8_t *buf, uint32_t *len)
         }
     }
 
+    if (ctx->max_tokens
+        && llm_wire_encode_meta_u32(buf, LLM_META_BYTES_MAX, len,
+                                    LLM_META_MAX_TOKENS, ctx->max_tokens)
+           != LLM_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (ctx->cache_salt.len) {
+        value.data = ctx->cache_salt.data;
+        value.len = (uint32_t) ctx->cache_salt.len;
+
+        if (llm_wire_encode_meta(buf, LLM_META_BYTES_MAX, len,
+                                 LLM_META_CACHE_SALT, value)
+            != LLM_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
     value.data = r->uri.data;
     value.len = (uint32_t) ngx_min(r->uri.len, LLM_URI_BYTES_MAX);
 
@@ -406,6 +436,9 @@ ngx_http_llm_slot_get(ngx_http_llm_ctx_t *ctx)
 
     slot->busy = 1;
     slot->cancel = 0;
+    slot->go = 0;
+    slot->asked = 0;
+    slot->reservation = NULL;
     slot->ctx = ctx;
     slot->generation = ++s->serial;
 
@@ -423,6 +456,11 @@ ngx_http_llm_slot_free(ngx_http_llm_session_t *s, uint32_t slot)
         s->ncancels--;
     }
 
+    if (s->slots[slot].go) {
+        s->slots[slot].go = 0;
+        s->ncancels--;
+    }
+
     s->slots[slot].busy = 0;
     s->slots[slot].ctx = NULL;
     s->slots[slot].next = s->free_slot;
@@ -434,24 +472,36 @@ ngx_http_llm_slot_free(ngx_http_llm_session_t *s, uint32_t slot)
 }
 
 
-/* a CANCEL that finds no room is kept with the slot: it must not be lost */
-
 static void
 ngx_http_llm_slot_cancel(ngx_http_llm_session_t *s, uint32_t slot,
     ngx_uint_t finish)
+{
+    ngx_http_llm_slot_control(s, slot, LLM_OP_CANCEL, finish,
+                              &s->slots[slot].cancel, finish);
+}
+
+
+/*
+ * CANCEL or GO.  One that finds no room is kept with the slot, because it must
+ * not be lost: *later is what it is kept as.
+ */
+
+static void
+ngx_http_llm_slot_control(ngx_http_llm_session_t *s, uint32_t slot,
+    ngx_uint_t op, ngx_uint_t value, uint8_t *later, ngx_uint_t kept)
 {
     struct llm_sqe  sqe;
 
     ngx_memzero(&sqe, sizeof(struct llm_sqe));
 
-    sqe.op = LLM_OP_CANCEL;
+    sqe.op = (uint8_t) op;
     sqe.req_id = llm_req_id(slot, s->slots[slot].generation);
-    sqe.value = finish;
+    sqe.value = value;
 
     if (llm_ring_sq_push(&s->sq, &sqe) == LLM_OK) {
 
-        if (s->slots[slot].cancel) {
-            s->slots[slot].cancel = 0;
+        if (*later) {
+            *later = 0;
             s->ncancels--;
         }
 
@@ -459,8 +509,8 @@ ngx_http_llm_slot_cancel(ngx_http_llm_session_t *s, uint32_t slot,
         return;
     }
 
-    if (s->slots[slot].cancel == 0) {
-        s->slots[slot].cancel = (uint8_t) finish;
+    if (*later == 0) {
+        *later = (uint8_t) kept;
         s->ncancels++;
     }
 
@@ -478,11 +528,28 @@ ngx_http_llm_slot_cancel(ngx_http_llm_session_t *s, uint32_t slot,
 
 
 static void
+ngx_http_llm_slot_go(ngx_http_llm_session_t *s, uint32_t slot, ngx_uint_t go)
+{
+    ngx_http_llm_slot_control(s, slot, LLM_OP_GO, go, &s->slots[slot].go,
+                              go + 1);
+}
+
+
+static void
 ngx_http_llm_session_push_cancels(ngx_http_llm_session_t *s)
 {
     uint32_t  i;
 
     for (i = 0; i < s->nslots && s->ncancels; i++) {
+
+        if (s->slots[i].go) {
+
+            if (llm_ring_sq_room(&s->sq) == 0) {
+                return;
+            }
+
+            ngx_http_llm_slot_go(s, i, s->slots[i].go - 1);
+        }
 
         if (s->slots[i].cancel == 0) {
             continue;
@@ -625,6 +692,30 @@ ngx_http_llm_request_window(ngx_http_llm_ctx_t *ctx, ngx_uint_t open)
 }
 
 
+/* the answer to PROMPT; without "go" the slot stays behind until END */
+
+void
+ngx_http_llm_request_go(ngx_http_llm_ctx_t *ctx, ngx_uint_t go)
+{
+    ngx_http_llm_session_t  *s;
+
+    s = ctx->session;
+
+    if (s->state == NGX_HTTP_LLM_UP) {
+        ngx_http_llm_slot_go(s, ctx->slot, go);
+        ngx_http_llm_request_publish(s);
+    }
+
+    ngx_log_debug2(NGX_LOG_DEBUG_HTTP, ctx->request->connection->log, 0,
+                   "llm: go:%ui id:%uL", go, ctx->req_id);
+
+    if (!go) {
+        ctx->cancelled = 1;
+        ngx_http_llm_request_detach(ctx, LLM_FINISH_NONE);
+    }
+}
+
+
 /*
  * The request shall end: out of all queues, CANCEL to the engine, once.
  * NGX_AGAIN: the engine is well and END will come, or else ctx->timer; until
@@ -732,6 +823,7 @@ ngx_http_llm_request_reset(ngx_http_llm_ctx_t *ctx)
     ctx->cancelled = 0;
     ctx->have_head = 0;
     ctx->have_end = 0;
+    ctx->prompted = 0;
     ctx->parked = 0;
     ctx->at_event = 0;
 }

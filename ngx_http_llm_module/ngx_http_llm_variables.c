@@ -20,6 +20,10 @@
 #define NGX_HTTP_LLM_VAR_TPOT        1
 #define NGX_HTTP_LLM_VAR_QUEUE       2
 
+#define NGX_HTTP_LLM_VAR_STATUS      0
+#define NGX_HTTP_LLM_VAR_RESERVED    1
+#define NGX_HTTP_LLM_VAR_REMAINING   2
+
 #define NGX_HTTP_LLM_VAR_REQUEST_ID  0
 #define NGX_HTTP_LLM_VAR_FINISH      1
 #define NGX_HTTP_LLM_VAR_STREAM      2
@@ -33,6 +37,15 @@ static ngx_int_t ngx_http_llm_tokens_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_http_llm_time_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_llm_limit_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+
+
+static const ngx_str_t  ngx_http_llm_limit_statuses[] = {
+    ngx_string("PASSED"),
+    ngx_string("REJECTED"),
+    ngx_string("REJECTED_DRY_RUN")
+};
 
 
 static ngx_http_variable_t  ngx_http_llm_vars[] = {
@@ -78,6 +91,15 @@ static ngx_http_variable_t  ngx_http_llm_vars[] = {
 
     { ngx_string("llm_queue_time"), NULL, ngx_http_llm_time_variable,
       NGX_HTTP_LLM_VAR_QUEUE, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("llm_limit_status"), NULL, ngx_http_llm_limit_variable,
+      NGX_HTTP_LLM_VAR_STATUS, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("llm_reserved_tokens"), NULL, ngx_http_llm_limit_variable,
+      NGX_HTTP_LLM_VAR_RESERVED, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("llm_tokens_remaining"), NULL, ngx_http_llm_limit_variable,
+      NGX_HTTP_LLM_VAR_REMAINING, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
       ngx_http_null_variable
 };
@@ -276,6 +298,49 @@ ngx_http_llm_time_variable(ngx_http_request_t *r,
                          ns % 1000000000 / 1000)
              - p;
     v->data = p;
+    v->valid = 1;
+    v->no_cacheable = 0;
+    v->not_found = 0;
+
+    return NGX_OK;
+}
+
+
+/* what the limits said to this request, if it has come to any */
+
+static ngx_int_t
+ngx_http_llm_limit_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    u_char              *p;
+    ngx_str_t            s;
+    ngx_http_llm_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_llm_module);
+
+    if (ctx == NULL || ctx->limit_status == 0) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    if (data == NGX_HTTP_LLM_VAR_STATUS) {
+        s = ngx_http_llm_limit_statuses[ctx->limit_status - 1];
+
+    } else {
+        p = ngx_pnalloc(r->pool, NGX_INT64_LEN);
+        if (p == NULL) {
+            return NGX_ERROR;
+        }
+
+        s.data = p;
+        s.len = ngx_sprintf(p, "%L", data == NGX_HTTP_LLM_VAR_RESERVED
+                                     ? ctx->reserved_tokens
+                                     : ctx->limit_remaining)
+                - p;
+    }
+
+    v->data = s.data;
+    v->len = s.len;
     v->valid = 1;
     v->no_cacheable = 0;
     v->not_found = 0;

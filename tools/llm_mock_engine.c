@@ -65,7 +65,8 @@
  *                             before it, sq_head beyond sq_tail
  *   at NAME                   all of these faults only in the engine started with
  *                             --name NAME; the others answer
- * WANT_PROMPT is honoured: PROMPT {prompt_tokens, tokens}, then GO decides.
+ * WANT_PROMPT is honoured: PROMPT {prompt_tokens, max_tokens of the body or
+ * else tokens}, then GO decides.  llm_max_tokens caps max_tokens and tokens.
  * Without a body ("GET"): /v1/models, /health, /ping, /version, /metrics. */
 #include <errno.h>
 #include <signal.h>
@@ -527,6 +528,7 @@ accept_call(struct mock *m, struct request *r, const struct mock_plan *plan)
     }
     c->request = r;
     c->plan = *plan;
+    mock_plan_cap(&c->plan, r->meta.max_tokens);
     c->heap_idx = -1;
     c->reply = (struct mock_reply) {
         &c->plan, r, clock_wall_seconds(), r->route == LLM_ROUTE_CHAT_COMPLETIONS
@@ -536,7 +538,9 @@ accept_call(struct mock *m, struct request *r, const struct mock_plan *plan)
     m->num_step_hangs += c->plan.hang == MOCK_HANG_STEPS;
     if ((r->flags & LLM_SQE_WANT_PROMPT) != 0) {
         struct llm_prompt  p = { (uint32_t) plan->prompt_tokens,
-                                 (uint32_t) plan->tokens };
+                                 (uint32_t) (c->plan.max_tokens != 0
+                                             ? c->plan.max_tokens
+                                             : c->plan.tokens) };
         r->state = REQUEST_ASKED;
         outbox_prompt(r->session, r->id, &p);
         return;

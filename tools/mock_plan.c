@@ -146,10 +146,13 @@ read_body(struct mock_plan *out, const struct json *root, struct err *err)
         out->model[model->string.len] = '\0';
     }
     if (max != NULL && max->type == JSON_INT && max->int_fits && max->i > 0
-        && max->i < out->tokens)
+        && max->i <= INT32_MAX)
     {
-        out->tokens = max->i;
-        out->finish = LLM_FINISH_LENGTH;
+        out->max_tokens = max->i;
+        if (max->i < out->tokens) {
+            out->tokens = max->i;
+            out->finish = LLM_FINISH_LENGTH;
+        }
     }
     if (mock == NULL) {
         return OK;
@@ -207,4 +210,19 @@ mock_plan_read(struct mock_plan *out, struct str body, struct err *err)
     }
     arena_destroy(&arena);
     return rc;
+}
+
+void
+mock_plan_cap(struct mock_plan *plan, uint32_t cap)
+{
+    if (cap == 0) {
+        return;
+    }
+    if (plan->max_tokens == 0 || plan->max_tokens > (int64_t) cap) {
+        plan->max_tokens = cap;
+    }
+    if (plan->tokens > (int64_t) cap) {
+        plan->tokens = cap;
+        plan->finish = LLM_FINISH_LENGTH;
+    }
 }

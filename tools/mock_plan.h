@@ -25,6 +25,7 @@ enum mock_corrupt { MOCK_CORRUPT_NONE, MOCK_CORRUPT_CQ, MOCK_CORRUPT_ID,
                     MOCK_CORRUPT_SQ_HEAD };
 
 struct mock_plan {
+    int64_t  max_tokens;               /* of the body, 0: absent */
     int64_t  tokens, bytes;            /* bytes 0: "tokN " */
     int64_t  first_ms, delay_ms, hang_ms;
     int64_t  status;                   /* 200 or an error to answer */
@@ -43,6 +44,10 @@ struct mock_plan {
 /* ERROR: err with http_status 400, as the real engine would say. */
 int mock_plan_read(struct mock_plan *out, struct str body, struct err *err);
 void mock_plan_init(struct mock_plan *out);
+
+/* As the engine does: a cap, 0 for none, counts where max_tokens is absent or
+ * greater. */
+void mock_plan_cap(struct mock_plan *plan, uint32_t cap);
 
 /* The faults are meant for another engine: behaves well instead. */
 void mock_plan_forget_faults(struct mock_plan *plan);

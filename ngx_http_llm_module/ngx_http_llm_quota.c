@@ -1,0 +1,716 @@
+
+/*
+ * ngx_http_llm_quota.c - periods of quotas, and the file that lets them
+ * survive a restart.
+ *
+ * The file is shared by all who count the same keys: the workers of a master,
+ * and after a binary upgrade those of two masters, whose zones know nothing of
+ * each other.  So a save adds instead of overwriting: under a lock it reads
+ * what the file says, adds what was used here since it was last read or
+ * written, and replaces it by rename().
+ *
+ *     nginx-llm-quota 1 START COUNT\n    of the period, seconds since 1970
+ *     USED KEY\n                         tokens; bytes of a key that are not
+ *     ...                                plain are %XX
+ *     end CRC\n                          CRC-32 of everything before, 8 digits
+ *
+ * Reservations are not saved: after a restart their requests are no more.
+ */
+
+
+#include "ngx_http_llm_limit.h"
+#include <sys/file.h>
+#include <time.h>
+
+
+#define NGX_HTTP_LLM_QUOTA_MAGIC   "nginx-llm-quota 1 "
+#define NGX_HTTP_LLM_QUOTA_HEAD    (sizeof(NGX_HTTP_LLM_QUOTA_MAGIC)         \
+                                    + 2 * NGX_INT64_LEN + 2)
+#define NGX_HTTP_LLM_QUOTA_LINE    (NGX_INT64_LEN + 2                        \
+                                    + 3 * NGX_HTTP_LLM_LIMIT_KEY)
+#define NGX_HTTP_LLM_QUOTA_END     (sizeof("end 01234567\n") - 1)
+#define NGX_HTTP_LLM_QUOTA_TRIES   100     /* of 10 ms, for the lock */
+
+
+typedef struct {
+    u_char     *data;
+    size_t      len;
+    uint64_t    ino;
+    uint64_t    mtime;
+} ngx_http_llm_quota_file_t;
+
+
+static ngx_int_t ngx_http_llm_quota_save(ngx_http_llm_limit_zone_t *zone,
+    ngx_uint_t tries, ngx_log_t *log);
+static ngx_fd_t ngx_http_llm_quota_lock_file(ngx_http_llm_limit_zone_t *zone,
+    ngx_uint_t tries, ngx_log_t *log);
+static ngx_int_t ngx_http_llm_quota_read(ngx_http_llm_limit_zone_t *zone,
+    ngx_http_llm_quota_file_t *file, ngx_log_t *log);
+static ngx_int_t ngx_http_llm_quota_merge_locked(
+    ngx_http_llm_limit_zone_t *zone, ngx_http_llm_quota_file_t *file);
+static ngx_int_t ngx_http_llm_quota_check(ngx_http_llm_quota_file_t *file,
+    time_t *start, u_char **lines);
+static u_char *ngx_http_llm_quota_line(u_char *p, u_char *last, int64_t *used,
+    u_char *key, size_t *len);
+static ngx_int_t ngx_http_llm_quota_print_locked(
+    ngx_http_llm_limit_zone_t *zone, time_t start,
+    ngx_http_llm_quota_file_t *file, ngx_log_t *log);
+static ngx_int_t ngx_http_llm_quota_write(ngx_http_llm_limit_zone_t *zone,
+    ngx_http_llm_quota_file_t *file, ngx_uint_t sync, ngx_log_t *log);
+static void ngx_http_llm_quota_saved(ngx_http_llm_limit_zone_t *zone,
+    ngx_http_llm_quota_file_t *file);
+static void ngx_http_llm_quota_timer_handler(ngx_event_t *ev);
+
+
+/* UTC: days begin at midnight, weeks on Monday, months on their first day */
+
+time_t
+ngx_http_llm_quota_start(ngx_http_llm_limit_zone_t *zone, time_t now)
+{
+    ngx_int_t  month;
+    struct tm  tm;
+
+    if (zone->months == 0) {
+
+        /* 1970-01-01 was a Thursday */
+
+        return zone->week ? now - (now + 3 * 86400) % zone->period
+                          : now - now % zone->period;
+    }
+
+    (void) gmtime_r(&now, &tm);
+
+    month = tm.tm_year * 12 + tm.tm_mon;
+    month -= month % (ngx_int_t) zone->months;
+
+    ngx_memzero(&tm, sizeof(struct tm));
+
+    tm.tm_year = (int) (month / 12);
+    tm.tm_mon = (int) (month % 12);
+    tm.tm_mday = 1;
+
+    return timegm(&tm);
+}
+
+
+time_t
+ngx_http_llm_quota_next(ngx_http_llm_limit_zone_t *zone, time_t start)
+{
+    struct tm  tm;
+
+    if (zone->months == 0) {
+        return start + zone->period;
+    }
+
+    (void) gmtime_r(&start, &tm);
+    tm.tm_mon += (int) zone->months;
+
+    return timegm(&tm);
+}
+
+
+/* in the master, when the zone is new: whatever is wrong, nginx starts */
+
+void
+ngx_http_llm_quota_load(ngx_http_llm_limit_zone_t *zone, ngx_log_t *log)
+{
+    ngx_http_llm_quota_file_t  file;
+
+    if (ngx_http_llm_quota_read(zone, &file, log) != NGX_OK) {
+        return;
+    }
+
+    ngx_http_llm_limit_lock(zone);
+
+    if (ngx_http_llm_quota_merge_locked(zone, &file) != NGX_OK) {
+        ngx_log_error(NGX_LOG_WARN, log, 0,
+                      "zone \"%V\" cannot hold all keys of \"%V\"",
+                      &zone->shm_zone->shm.name, &zone->state);
+    }
+
+    ngx_http_llm_limit_unlock(zone);
+
+    ngx_free(file.data);
+}
+
+
+/* one worker saves for all of them */
+
+void
+ngx_http_llm_quota_init_process(ngx_http_llm_limit_zone_t *zone,
+    ngx_cycle_t *cycle)
+{
+    if (zone->state.len == 0 || ngx_worker != 0) {
+        return;
+    }
+
+    zone->timer.handler = ngx_http_llm_quota_timer_handler;
+    zone->timer.data = zone;
+    zone->timer.log = cycle->log;
+    zone->timer.cancelable = 1;
+
+    ngx_add_timer(&zone->timer, zone->save);
+}
+
+
+static void
+ngx_http_llm_quota_timer_handler(ngx_event_t *ev)
+{
+    ngx_http_llm_limit_zone_t  *zone;
+
+    zone = ev->data;
+
+    (void) ngx_http_llm_quota_save(zone, 1, ev->log);
+
+    if (!ngx_exiting) {
+        ngx_add_timer(ev, zone->save);
+    }
+}
+
+
+void
+ngx_http_llm_quota_exit(ngx_http_llm_limit_zone_t *zone, ngx_log_t *log)
+{
+    if (zone->timer.timer_set) {
+        ngx_del_timer(&zone->timer);
+    }
+
+    if (zone->state.len) {
+        (void) ngx_http_llm_quota_save(zone, NGX_HTTP_LLM_QUOTA_TRIES, log);
+    }
+}
+
+
+/* tries > 1: the process leaves, and what it says must stay */
+
+static ngx_int_t
+ngx_http_llm_quota_save(ngx_http_llm_limit_zone_t *zone, ngx_uint_t tries,
+    ngx_log_t *log)
+{
+    time_t                      start;
+    ngx_fd_t                    lock;
+    ngx_int_t                   rc;
+    ngx_uint_t                  dirty;
+    struct stat                 st;
+    ngx_http_llm_quota_file_t   old, new;
+
+    /* two masters: the other may have written, and nothing happened here */
+
+    dirty = zone->sh->dirty;
+
+    if (stat((char *) zone->state.data, &st) == 0
+        && (uint64_t) st.st_ino == zone->sh->file_ino
+        && (uint64_t) st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec
+           == zone->sh->file_mtime
+        && !dirty)
+    {
+        return NGX_OK;
+    }
+
+    lock = ngx_http_llm_quota_lock_file(zone, tries, log);
+    if (lock == -1) {
+        return NGX_ERROR;
+    }
+
+    rc = ngx_http_llm_quota_read(zone, &old, log);
+
+    if (rc == NGX_ABORT) {
+        (void) close(lock);
+        return NGX_ERROR;
+    }
+
+    ngx_http_llm_limit_lock(zone);
+
+    if (rc == NGX_OK) {
+        (void) ngx_http_llm_quota_merge_locked(zone, &old);
+        ngx_free(old.data);
+
+    } else if (rc == NGX_ERROR) {
+        zone->sh->dirty = 1;
+    }
+
+    dirty = zone->sh->dirty;
+    zone->sh->dirty = 0;
+
+    start = ngx_http_llm_quota_start(zone, ngx_time());
+    rc = dirty ? ngx_http_llm_quota_print_locked(zone, start, &new, log)
+               : NGX_DECLINED;
+
+    ngx_http_llm_limit_unlock(zone);
+
+    if (rc == NGX_OK) {
+        rc = ngx_http_llm_quota_write(zone, &new, tries > 1, log);
+
+        if (rc == NGX_OK) {
+            ngx_http_llm_quota_saved(zone, &new);
+        }
+
+        ngx_free(new.data);
+    }
+
+    if (rc == NGX_ERROR) {
+        zone->sh->dirty = 1;
+    }
+
+    (void) close(lock);
+
+    return rc;
+}
+
+
+static ngx_fd_t
+ngx_http_llm_quota_lock_file(ngx_http_llm_limit_zone_t *zone,
+    ngx_uint_t tries, ngx_log_t *log)
+{
+    u_char    name[NGX_MAX_PATH + 8];
+    ngx_fd_t  fd;
+
+    (void) ngx_snprintf(name, sizeof(name), "%V.lock%Z", &zone->state);
+
+    fd = open((const char *) name, O_RDWR|O_CREAT|O_CLOEXEC|O_NOFOLLOW, 0600);
+
+    if (fd == -1) {
+        ngx_log_error(NGX_LOG_ERR, log, ngx_errno,
+                      ngx_open_file_n " \"%s\" failed, quotas are not saved",
+                      name);
+        return -1;
+    }
+
+    for ( ;; ) {
+        if (flock(fd, LOCK_EX|LOCK_NB) == 0) {
+            return fd;
+        }
+
+        if (ngx_errno != NGX_EAGAIN || --tries == 0) {
+            break;
+        }
+
+        ngx_msleep(10);
+    }
+
+    ngx_log_error(NGX_LOG_WARN, log, ngx_errno,
+                  "flock(\"%s\") failed, quotas are not saved now", name);
+
+    (void) close(fd);
+
+    return -1;
+}
+
+
+/*
+ * NGX_DECLINED: there is none; NGX_ERROR: it is no good, NGX_ABORT: it cannot
+ * be read, and that is logged
+ */
+
+static ngx_int_t
+ngx_http_llm_quota_read(ngx_http_llm_limit_zone_t *zone,
+    ngx_http_llm_quota_file_t *file, ngx_log_t *log)
+{
+    off_t         size;
+    time_t        start;
+    u_char       *lines;
+    ssize_t       n;
+    ngx_fd_t      fd;
+    ngx_err_t     err;
+    struct stat   st;
+
+    fd = open((const char *) zone->state.data, O_RDONLY|O_CLOEXEC);
+
+    if (fd == -1) {
+        err = ngx_errno;
+
+        if (err == NGX_ENOENT) {
+            return NGX_DECLINED;
+        }
+
+        ngx_log_error(NGX_LOG_WARN, log, err,
+                      ngx_open_file_n " \"%V\" failed", &zone->state);
+        return NGX_ABORT;
+    }
+
+    file->data = NULL;
+    n = -1;
+
+    /* a key takes more room in the zone than its line in the file */
+
+    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode)
+        && st.st_size <= 4 * (off_t) zone->shm_zone->shm.size)
+    {
+        size = st.st_size;
+        file->ino = (uint64_t) st.st_ino;
+        file->mtime = (uint64_t) st.st_mtim.tv_sec * 1000000000
+                      + st.st_mtim.tv_nsec;
+
+        file->data = ngx_alloc((size_t) size + 1, log);
+
+        if (file->data) {
+            for (file->len = 0; file->len < (size_t) size; file->len += n) {
+                n = read(fd, file->data + file->len, size - file->len);
+                if (n <= 0) {
+                    break;
+                }
+            }
+
+            n = (file->len == (size_t) size) ? 0 : -1;
+        }
+    }
+
+    (void) close(fd);
+
+    if (n == 0 && ngx_http_llm_quota_check(file, &start, &lines) == NGX_OK) {
+        return NGX_OK;
+    }
+
+    if (file->data) {
+        ngx_free(file->data);
+    }
+
+    ngx_log_error(NGX_LOG_WARN, log, 0,
+                  "quota state \"%V\" is corrupt and is ignored",
+                  &zone->state);
+
+    return NGX_ERROR;
+}
+
+
+/* adds what others have used since this zone has last looked */
+
+static ngx_int_t
+ngx_http_llm_quota_merge_locked(ngx_http_llm_limit_zone_t *zone,
+    ngx_http_llm_quota_file_t *file)
+{
+    size_t                      len;
+    time_t                      start;
+    u_char                     *p, *last;
+    u_char                      buf[NGX_HTTP_LLM_LIMIT_KEY];
+    int64_t                     used;
+    ngx_int_t                   rc;
+    ngx_str_t                   key;
+    ngx_http_llm_limit_node_t  *node;
+
+    zone->sh->file_ino = file->ino;
+    zone->sh->file_mtime = file->mtime;
+
+    (void) ngx_http_llm_quota_check(file, &start, &p);
+
+    if (start != ngx_http_llm_quota_start(zone, ngx_time())) {
+        return NGX_OK;
+    }
+
+    rc = NGX_OK;
+    last = file->data + file->len - NGX_HTTP_LLM_QUOTA_END;
+
+    while (p < last) {
+        p = ngx_http_llm_quota_line(p, last, &used, buf, &len);
+        if (p == NULL) {
+            return NGX_ERROR;
+        }
+
+        key.data = buf;
+        key.len = len;
+
+        node = ngx_http_llm_limit_get_locked(zone, &key,
+                                             ngx_crc32_short(buf, len));
+        if (node == NULL) {
+            rc = NGX_ERROR;
+            continue;
+        }
+
+        ngx_http_llm_limit_update_locked(zone, node);
+
+        if (node->start == start) {
+            node->used += used - node->saved;
+            node->used = ngx_max(node->used, 0);
+            node->saved = used;
+        }
+    }
+
+    return rc;
+}
+
+
+/* is it whole?  then every line is what a save has written */
+
+static ngx_int_t
+ngx_http_llm_quota_check(ngx_http_llm_quota_file_t *file, time_t *start,
+    u_char **lines)
+{
+    u_char   *p, *q, *last, crc[9];
+
+    last = file->data + file->len;
+
+    if (file->len < sizeof(NGX_HTTP_LLM_QUOTA_MAGIC) + NGX_HTTP_LLM_QUOTA_END
+        || ngx_strncmp(file->data, NGX_HTTP_LLM_QUOTA_MAGIC,
+                       sizeof(NGX_HTTP_LLM_QUOTA_MAGIC) - 1)
+           != 0)
+    {
+        return NGX_ERROR;
+    }
+
+    last -= NGX_HTTP_LLM_QUOTA_END;
+
+    (void) ngx_snprintf(crc, sizeof(crc), "%08xD%Z",
+                        ngx_crc32_long(file->data, last - file->data));
+
+    if (ngx_strncmp(last, "end ", 4) != 0
+        || ngx_strncmp(last + 4, crc, 8) != 0
+        || last[12] != '\n')
+    {
+        return NGX_ERROR;
+    }
+
+    p = file->data + sizeof(NGX_HTTP_LLM_QUOTA_MAGIC) - 1;
+
+    q = ngx_strlchr(p, last, ' ');
+    if (q == NULL) {
+        return NGX_ERROR;
+    }
+
+    *start = ngx_atotm(p, q - p);
+    if (*start == NGX_ERROR) {
+        return NGX_ERROR;
+    }
+
+    q = ngx_strlchr(q, last, '\n');
+    if (q == NULL) {
+        return NGX_ERROR;
+    }
+
+    *lines = q + 1;
+
+    return NGX_OK;
+}
+
+
+/* the next line, or NULL */
+
+static u_char *
+ngx_http_llm_quota_line(u_char *p, u_char *last, int64_t *used, u_char *key,
+    size_t *len)
+{
+    u_char     *q;
+    ngx_int_t   n;
+
+    q = ngx_strlchr(p, last, ' ');
+    if (q == NULL) {
+        return NULL;
+    }
+
+    *used = (int64_t) ngx_atoof(p, q - p);
+    if (*used < 0) {
+        return NULL;
+    }
+
+    *len = 0;
+
+    for (p = q + 1; p < last && *p != '\n'; p++) {
+
+        if (*len == NGX_HTTP_LLM_LIMIT_KEY) {
+            return NULL;
+        }
+
+        if (*p != '%') {
+            key[(*len)++] = *p;
+            continue;
+        }
+
+        if (last - p < 3) {
+            return NULL;
+        }
+
+        n = ngx_hextoi(p + 1, 2);
+        if (n == NGX_ERROR) {
+            return NULL;
+        }
+
+        key[(*len)++] = (u_char) n;
+        p += 2;
+    }
+
+    return (p < last && *len) ? p + 1 : NULL;
+}
+
+
+static ngx_int_t
+ngx_http_llm_quota_print_locked(ngx_http_llm_limit_zone_t *zone, time_t start,
+    ngx_http_llm_quota_file_t *file, ngx_log_t *log)
+{
+    u_char                     *p, *key, *last;
+    size_t                      size;
+    ngx_queue_t                *q;
+    ngx_uint_t                  n;
+    ngx_http_llm_limit_node_t  *node;
+
+    size = NGX_HTTP_LLM_QUOTA_HEAD + NGX_HTTP_LLM_QUOTA_END;
+    n = 0;
+
+    for (q = ngx_queue_head(&zone->sh->queue);
+         q != ngx_queue_sentinel(&zone->sh->queue);
+         q = ngx_queue_next(q))
+    {
+        node = ngx_queue_data(q, ngx_http_llm_limit_node_t, queue);
+
+        if (node->start == start && node->used) {
+            size += NGX_INT64_LEN + 2 + 3 * node->len;
+            n++;
+        }
+    }
+
+    file->data = ngx_alloc(size, log);
+    if (file->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    p = ngx_sprintf(file->data, NGX_HTTP_LLM_QUOTA_MAGIC "%T %ui\n", start, n);
+
+    for (q = ngx_queue_head(&zone->sh->queue);
+         q != ngx_queue_sentinel(&zone->sh->queue);
+         q = ngx_queue_next(q))
+    {
+        node = ngx_queue_data(q, ngx_http_llm_limit_node_t, queue);
+
+        if (node->start != start || node->used == 0) {
+            continue;
+        }
+
+        p = ngx_sprintf(p, "%L ", node->used);
+
+        key = node->data;
+        last = node->data + node->len;
+
+        for ( /* void */ ; key < last; key++) {
+
+            if ((*key >= 'a' && *key <= 'z') || (*key >= 'A' && *key <= 'Z')
+                || (*key >= '0' && *key <= '9')
+                || *key == '-' || *key == '_' || *key == '.' || *key == ':'
+                || *key == '@' || *key == '/')
+            {
+                *p++ = *key;
+
+            } else {
+                p = ngx_sprintf(p, "%%%02xD", (uint32_t) *key);
+            }
+        }
+
+        *p++ = '\n';
+    }
+
+    p = ngx_sprintf(p, "end %08xD\n", ngx_crc32_long(file->data,
+                                                     p - file->data));
+    file->len = p - file->data;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_llm_quota_write(ngx_http_llm_limit_zone_t *zone,
+    ngx_http_llm_quota_file_t *file, ngx_uint_t sync, ngx_log_t *log)
+{
+    u_char       name[NGX_MAX_PATH + 8];
+    size_t       len;
+    ssize_t      n;
+    ngx_fd_t     fd;
+    struct stat  st;
+
+    (void) ngx_snprintf(name, sizeof(name), "%V.new%Z", &zone->state);
+
+    fd = open((const char *) name,
+              O_WRONLY|O_CREAT|O_TRUNC|O_CLOEXEC|O_NOFOLLOW, 0600);
+
+    if (fd == -1) {
+        ngx_log_error(NGX_LOG_ERR, log, ngx_errno,
+                      ngx_open_file_n " \"%s\" failed, quotas are not saved",
+                      name);
+        return NGX_ERROR;
+    }
+
+    for (len = 0; len < file->len; len += n) {
+        n = write(fd, file->data + len, file->len - len);
+        if (n <= 0) {
+            goto failed;
+        }
+    }
+
+    /* waiting for the disk is for a process that has nothing else to do */
+
+    if ((sync && fdatasync(fd) == -1) || fstat(fd, &st) == -1) {
+        goto failed;
+    }
+
+    if (close(fd) == -1) {
+        fd = -1;
+        goto failed;
+    }
+
+    fd = -1;
+
+    if (rename((const char *) name, (const char *) zone->state.data) == -1) {
+        goto failed;
+    }
+
+    file->ino = (uint64_t) st.st_ino;
+    file->mtime = (uint64_t) st.st_mtim.tv_sec * 1000000000
+                  + st.st_mtim.tv_nsec;
+
+    return NGX_OK;
+
+failed:
+
+    ngx_log_error(NGX_LOG_ERR, log, ngx_errno,
+                  "writing \"%s\" failed, quotas are not saved", name);
+
+    if (fd != -1) {
+        (void) close(fd);
+    }
+
+    (void) unlink((const char *) name);
+
+    return NGX_ERROR;
+}
+
+
+/* the file is there: from now on only what comes on top is ours to add */
+
+static void
+ngx_http_llm_quota_saved(ngx_http_llm_limit_zone_t *zone,
+    ngx_http_llm_quota_file_t *file)
+{
+    size_t                      len;
+    time_t                      start;
+    u_char                     *p, *last;
+    u_char                      buf[NGX_HTTP_LLM_LIMIT_KEY];
+    int64_t                     used;
+    ngx_str_t                   key;
+    ngx_http_llm_limit_node_t  *node;
+
+    if (ngx_http_llm_quota_check(file, &start, &p) != NGX_OK) {
+        return;
+    }
+
+    last = file->data + file->len - NGX_HTTP_LLM_QUOTA_END;
+
+    ngx_http_llm_limit_lock(zone);
+
+    zone->sh->file_ino = file->ino;
+    zone->sh->file_mtime = file->mtime;
+
+    while (p && p < last) {
+        p = ngx_http_llm_quota_line(p, last, &used, buf, &len);
+        if (p == NULL) {
+            break;
+        }
+
+        key.data = buf;
+        key.len = len;
+
+        node = ngx_http_llm_limit_find_locked(zone, &key,
+                                              ngx_crc32_short(buf, len));
+
+        if (node && node->start == start) {
+            node->saved = used;
+        }
+    }
+
+    ngx_http_llm_limit_unlock(zone);
+}
