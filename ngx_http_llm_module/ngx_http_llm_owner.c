@@ -16,6 +16,7 @@ static ngx_int_t ngx_http_llm_owner_send(ngx_fd_t s, struct llm_order *order,
     ngx_fd_t fd);
 static ssize_t ngx_http_llm_owner_recv(ngx_fd_t s, struct llm_answer *answer,
     ngx_fd_t *fd);
+static ngx_uint_t ngx_http_llm_owner_is_dead(const char *path);
 
 
 void
@@ -270,4 +271,96 @@ ngx_http_llm_owner_recv(ngx_fd_t s, struct llm_answer *answer, ngx_fd_t *fd)
     }
 
     return n;
+}
+
+
+/*
+ * Removes what supervisors of this engine have left: one that was killed, or
+ * one that may not write in the directory.  Only the master can do it later.
+ */
+
+void
+ngx_http_llm_owner_sweep(ngx_str_t *socket)
+{
+    u_char       path[sizeof(((struct sockaddr_un *) 0)->sun_path)];
+    u_char      *p, *name;
+    size_t       dir, base, len, suffix;
+    ngx_dir_t    d;
+    ngx_str_t    folder;
+
+    for (dir = socket->len; dir && socket->data[dir - 1] != '/'; dir--) {
+        /* void */
+    }
+
+    if (dir == 0 || socket->len + NGX_HTTP_LLM_PATH_SUFFIX > sizeof(path)) {
+        return;
+    }
+
+    base = socket->len - dir;
+    suffix = sizeof(".01234567") - 1;
+
+    ngx_memcpy(path, socket->data, dir);
+    path[dir] = '\0';
+    folder.data = path;
+    folder.len = dir;
+
+    if (ngx_open_dir(&folder, &d) == NGX_ERROR) {
+        return;
+    }
+
+    while (ngx_read_dir(&d) == NGX_OK) {
+        name = ngx_de_name(&d);
+        len = ngx_strlen(name);
+
+        if (len != base + NGX_HTTP_LLM_PATH_SUFFIX - 1
+            || ngx_memcmp(name, socket->data + dir, base) != 0
+            || name[base] != '.'
+            || ngx_strcmp(name + base + suffix, ".owner") != 0)
+        {
+            continue;
+        }
+
+        p = ngx_cpymem(path + dir, name, len);
+        *p = '\0';
+
+        if (ngx_http_llm_owner_is_dead((char *) path)) {
+            (void) unlink((char *) path);
+            path[socket->len + suffix] = '\0';
+            (void) unlink((char *) path);
+        }
+    }
+
+    (void) ngx_close_dir(&d);
+}
+
+
+static ngx_uint_t
+ngx_http_llm_owner_is_dead(const char *path)
+{
+    int                 rc;
+    ngx_fd_t            fd;
+    ngx_err_t           err;
+    struct stat         st;
+    struct sockaddr_un  sun;
+
+    if (lstat(path, &st) == -1 || !S_ISSOCK(st.st_mode)) {
+        return 0;
+    }
+
+    fd = socket(AF_UNIX, SOCK_SEQPACKET|SOCK_CLOEXEC|SOCK_NONBLOCK, 0);
+    if (fd == -1) {
+        return 0;
+    }
+
+    ngx_memzero(&sun, sizeof(struct sockaddr_un));
+    sun.sun_family = AF_UNIX;
+    (void) ngx_cpystrn((u_char *) sun.sun_path, (u_char *) path,
+                       sizeof(sun.sun_path));
+
+    rc = connect(fd, (struct sockaddr *) &sun, sizeof(sun));
+    err = ngx_errno;
+
+    (void) close(fd);
+
+    return rc == -1 && err == NGX_ECONNREFUSED;
 }

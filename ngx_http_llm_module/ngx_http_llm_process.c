@@ -61,12 +61,23 @@ static ngx_http_llm_owner_t *ngx_http_llm_process_add(ngx_cycle_t *cycle,
 static void ngx_http_llm_process_drop(ngx_http_llm_owner_t *owner);
 static void ngx_http_llm_process_release(ngx_http_llm_owner_t *owner,
     ngx_uint_t op, ngx_log_t *log);
+static void ngx_http_llm_process_remember(ngx_str_t *path, ngx_log_t *log);
+static void ngx_http_llm_process_sweep(void);
 static void ngx_http_llm_process_stat(ngx_http_llm_owner_t *owner,
     ngx_uint_t check);
 static void ngx_http_llm_process_cleanup(void *data);
 
 
+/* a configured socket, also of an engine that a reload has removed */
+
+typedef struct {
+    ngx_queue_t    queue;
+    ngx_str_t      path;
+} ngx_http_llm_socket_t;
+
+
 static ngx_queue_t  ngx_http_llm_owners;
+static ngx_queue_t  ngx_http_llm_sockets;
 
 
 /*
@@ -121,6 +132,7 @@ ngx_http_llm_process_init_module(ngx_cycle_t *cycle)
 
     if (ngx_http_llm_owners.next == NULL) {
         ngx_queue_init(&ngx_http_llm_owners);
+        ngx_queue_init(&ngx_http_llm_sockets);
     }
 
     /*
@@ -139,9 +151,12 @@ ngx_http_llm_process_init_module(ngx_cycle_t *cycle)
     for (i = 0; i < mcf->engines.nelts; i++) {
 
         if (enginep[i]->managed && enginep[i]->path.len) {
+            ngx_http_llm_process_remember(&enginep[i]->socket, cycle->log);
             ngx_http_llm_process_want(cycle, enginep[i]);
         }
     }
+
+    ngx_http_llm_process_sweep();
 
     return NGX_OK;
 }
@@ -695,6 +710,54 @@ ngx_http_llm_process_release(ngx_http_llm_owner_t *owner, ngx_uint_t op,
 }
 
 
+static void
+ngx_http_llm_process_remember(ngx_str_t *path, ngx_log_t *log)
+{
+    ngx_queue_t            *q;
+    ngx_http_llm_socket_t  *s;
+
+    for (q = ngx_queue_head(&ngx_http_llm_sockets);
+         q != ngx_queue_sentinel(&ngx_http_llm_sockets);
+         q = ngx_queue_next(q))
+    {
+        s = ngx_queue_data(q, ngx_http_llm_socket_t, queue);
+
+        if (s->path.len == path->len
+            && ngx_memcmp(s->path.data, path->data, path->len) == 0)
+        {
+            return;
+        }
+    }
+
+    s = ngx_calloc(sizeof(ngx_http_llm_socket_t) + path->len, log);
+    if (s == NULL) {
+        return;
+    }
+
+    s->path.len = path->len;
+    s->path.data = (u_char *) (s + 1);
+    ngx_memcpy(s->path.data, path->data, path->len);
+
+    ngx_queue_insert_tail(&ngx_http_llm_sockets, &s->queue);
+}
+
+
+static void
+ngx_http_llm_process_sweep(void)
+{
+    ngx_queue_t            *q;
+    ngx_http_llm_socket_t  *s;
+
+    for (q = ngx_queue_head(&ngx_http_llm_sockets);
+         q != ngx_queue_sentinel(&ngx_http_llm_sockets);
+         q = ngx_queue_next(q))
+    {
+        s = ngx_queue_data(q, ngx_http_llm_socket_t, queue);
+        ngx_http_llm_owner_sweep(&s->path);
+    }
+}
+
+
 /* remembers the two socket files, or removes them if they are still the same */
 
 static void
@@ -813,4 +876,6 @@ ngx_http_llm_process_exit_master(ngx_cycle_t *cycle)
 
         ngx_http_llm_process_release(owner, LLM_ORDER_QUIT, cycle->log);
     }
+
+    ngx_http_llm_process_sweep();
 }

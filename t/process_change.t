@@ -204,6 +204,25 @@ for my $case ([78, 'exit_code 78;', 1], [5, 'exit_code 5;', 3]) {
     $n->stop->check_clean;
 }
 
+# A supervisor that may not write where the sockets are: the master sweeps.
+SKIP: {
+    skip 'needs root', 5 if $> != 0;
+    my $n = LLM::Nginx->new;
+    chmod 0755, $n->{dir};
+    $n->write_conf(engines => { chat => 'user nobody;' });
+    $n->start->wait_ready;
+    for my $i (1, 2) {
+        $n->write_conf(engines => { chat => "user nobody; max_model_len $i;" });
+        $n->reload;
+        ok($n->wait_for(sub { $i == (() = $n->log =~ /is ready and takes over/g)
+            && $n->supervisors == 1 }), "another engine of another user ($i)");
+    }
+    $n->reload;
+    my @sockets = glob "$n->{dir}/chat.sock.*";
+    is(scalar @sockets, 2, 'the sockets of the first two are gone') or diag("@sockets");
+    $n->stop->check_clean;
+}
+
 # Settings that are nginx's own change without a new engine.
 {
     my $n = LLM::Nginx->new(engine => 'ignore_term; shutdown_timeout 100s;');

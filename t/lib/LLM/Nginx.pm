@@ -308,15 +308,62 @@ sub check_clean {
     my ($self, %o) = @_;
     ok($self->wait_for(sub { !$self->left }, 5), 'no process is left')
         or diag($self->log_tail);
-    my @sockets = glob "$self->{dir}/*.sock*";
+    my @sockets = (glob("$self->{dir}/*.sock*"), $self->bound_sockets);
     is("@sockets", '', 'no socket is left');
     $self->check_log(%o);
     return $self;
 }
 
+# Unix sockets of ours that some process still holds, whether their file is there
+# or not.
+sub bound_sockets {
+    my ($self) = @_;
+    open my $f, '<', '/proc/net/unix' or return;
+    return map { m{(\Q$self->{dir}\E/\S+)} ? $1 : () } <$f>;
+}
+
+# What the processes hold: descriptors of each kind, mapped regions, zombies.
+# Two snapshots of the same number of workers and engines are equal, or
+# something leaks.  Connections of clients and the listening port do not count.
+sub holdings {
+    my ($self) = @_;
+    my $master = $self->master // return '';
+    my %h;
+    my %role = ($master => 'master', map({ $_ => 'worker' } $self->workers),
+        map({ $_->[0] => $_->[2] =~ /--supervise / ? 'supervisor' : 'engine' }
+            grep { $_->[2] =~ /\Q$self->{binary}\E/ } $self->left));
+    for my $pid (keys %role) {
+        for my $fd (glob "/proc/$pid/fd/*") {
+            my $what = readlink($fd) // next;
+            $what =~ s/:\[\d+\]$//;
+            $what =~ s{^/memfd:.*}{memfd};
+            $what =~ s{ \(deleted\)$}{};
+            $h{"$role{$pid} fd $what"}++;
+        }
+        open my $m, '<', "/proc/$pid/maps" or next;
+        $h{"$role{$pid} memfd mapped"} += grep { /memfd:nginx-llm/ } <$m>;
+    }
+    open my $p, '-|', 'ps', '-e', '-o', 'ppid=,state=' or return '';
+    for (<$p>) {
+        $h{"zombies of $role{$1}"}++ if /^\s*(\d+) Z/ && $role{$1};
+    }
+    close $p;
+    return join "\n", map { "$_: $h{$_}" } sort keys %h;
+}
+
+sub check_holdings {
+    my ($self, $before, $name) = @_;
+    my $now = '';
+    my $ok = $self->wait_for(sub { ($now = $self->holdings) eq $before }, 15);
+    ok($ok, $name || 'nothing has leaked') or is($now, $before, 'holdings');
+    return $self;
+}
+
 sub check_log {
     my ($self, %o) = @_;
-    my @bad = grep { /\[(?:alert|crit|emerg)\]/ } split /\n/, $self->log;
+    my @logs = glob "$self->{dir}/logs/*error*";
+    my @bad = grep { /\[(?:alert|crit|emerg)\]/ }
+        map { split /\n/, $self->log(m{([^/]+)$}) } @logs;
     @bad = grep { !/$o{except}/ } @bad if $o{except};
     is(join("\n", @bad), '', 'no [alert], [crit] or [emerg]');
     return $self;
