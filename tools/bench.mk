@@ -13,9 +13,11 @@ $(B)/nginx-llm-bench_wire: $(patsubst %,$(B)/obj/%.o,tools/llm_bench_wire tools/
 	$(call say,LD $@)
 	$(Q)$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
 
-.PHONY: bench bench-nginx bench-programs
+.PHONY: bench bench-nginx bench-clients bench-programs
 bench-programs: engine tools module mock-engine $(patsubst %,$(B)/nginx-llm-%,load bare bench_wire bench_cpu bench_tokenizer)
 bench: bench-programs   ## every figure of docs/performance.md in one run, under 4 minutes: table and build/bench.json
 	@BUILD=$(BUILD) CONFIG=$(CONFIG) PYTHON=$(PYTHON) tools/bench.sh all
 bench-nginx: bench-programs ## nginx and wire with the mock engine only
 	@BUILD=$(BUILD) CONFIG=$(CONFIG) PYTHON=$(PYTHON) tools/bench.sh nginx
+bench-clients: bench-programs ## 10,000 idle connections and 2,000 streams on one worker: memory, longest stall
+	@BUILD=$(BUILD) CONFIG=$(CONFIG) PYTHON=$(PYTHON) tools/bench.sh clients

@@ -3,6 +3,8 @@
 #
 #     tools/bench.sh all          `make bench`, under 4 minutes
 #     tools/bench.sh nginx        `make bench-nginx`: nginx and wire, mock engine
+#     tools/bench.sh clients      `make bench-clients`: many clients of one worker,
+#                                 IDLE (10000) connections and STREAMS (2000)
 #     tools/bench.sh tokenizer | model | demo         one part
 #
 # nginx has one worker on the first core; the load generator, the mock engine
@@ -245,6 +247,78 @@ memory_part() {
     row "nginx start to first answer" "$(median nginx_start_ms)" ms
 }
 
+# ---- many clients: what they cost, and whether the event loop ever stands still -----------------
+# A light request every 10 ms through the same worker; its longest answer is the
+# longest stall, plus what the prober itself and the worker wait for a core.
+fast=
+! chrt -f 1 true 2>/dev/null || fast='chrt -f 1'
+wait_ns() { cut -d' ' -f2 "/proc/$worker/schedstat"; }
+probe() {           # probe NAME SECONDS [COMMAND...], which is begun a moment later; $held is its process
+    local before out
+    before=$(wait_ns)
+    held=
+    if [ $# -gt 2 ]; then
+        { sleep 0.3; exec "${@:3}"; } > "$work/held" 2>&1 &
+        held=$!
+        pids+=("$held")
+    fi
+    out=$($fast taskset -c "$other" "$bin/nginx-llm-load" --port "$PORT" --method GET --path /plain --connections 1 \
+          --pause-us 10000 --warmup-ms 0 --seconds "$2" --watch "worker=$worker" --output-json) || fail "no figures for $1"
+    record "$1" "$out"
+    put "$1.wait_ms" "$(calc "($(wait_ns) - $before) / 1e6")"
+    [ "$(last "$1.errors")" = 0 ] || fail "$1: the prober has lost its connection"
+}
+hold() { echo taskset -c "$other" "$bin/nginx-llm-load" --port "$PORT" --warmup-ms 0 --seconds 300 "$@"; }
+wait_fds() {        # until the worker has so many descriptors
+    local n=0
+    for _ in $(seq 500); do
+        n=$(ls "/proc/$worker/fd" | wc -l)
+        [ "$n" -lt "$1" ] || return 0
+        sleep 0.02
+    done
+    fail "the worker has $n descriptors, not $1: see ulimit -Hn"
+}
+clients_part() {
+    local idle=${IDLE:-10000} streams=${STREAMS:-2000} name label
+    local body="$STREAM,\"delay_ms\":250}}"
+    say "$idle idle connections and $streams streams"
+    [ "$(ulimit -Hn)" = unlimited ] || [ "$(ulimit -Hn)" -gt $((idle + streams + 100)) ] ||
+        fail "ulimit -Hn is $(ulimit -Hn): too few descriptors; IDLE and STREAMS make it smaller"
+    start_mock
+    start_nginx conf/bench.conf /plain
+    load clients_warm "$worker" --port "$PORT" --path $CHAT --body "$BODY" --requests 20 --warmup-ms 0 --seconds 2
+    probe clients_calm 3
+    probe clients_idle_open 5 $(hold --path $CHAT --connections "$idle" --requests-per-connection 1) --body "$BODY"
+    local idle_pid=$held
+    wait_fds "$idle"
+    probe clients_idle 2
+    probe clients_open 4 $(hold --path $CHAT --connections "$streams") --body "$body"
+    local streams_pid=$held
+    wait_fds $((idle + streams))
+    probe clients_steady 6
+    probe clients_leave 3 kill -PIPE "$streams_pid"
+    probe clients_idle_leave 3 kill -PIPE "$idle_pid"
+    probe clients_after 2
+    put clients_idle.bytes_each "$(calc "($(last clients_idle.worker_anon_kb) - $(last clients_calm.worker_anon_kb)) * 1024 / $idle")"
+    put clients_steady.bytes_each "$(calc "($(last clients_steady.worker_anon_kb) - $(last clients_idle.worker_anon_kb)) * 1024 / $streams")"
+    head_row "one worker, $idle idle connections (one answer each), $streams streams, a token every 250 ms each"
+    row "worker memory, an idle connection" "$(last clients_idle.bytes_each)" bytes
+    row "worker memory, a stream" "$(last clients_steady.bytes_each)" bytes
+    row "worker memory when all have left" "$(calc "$(last clients_after.worker_anon_kb) / 1024")" MB \
+        "before" "$(calc "$(last clients_calm.worker_anon_kb) / 1024")"
+    row "worker CPU while the streams run" "$(calc "100 * $(last clients_steady.worker_cpu_s) / $(last clients_steady.seconds)")" "% of a core"
+    head_row "a request for nginx's own answer every 10 ms through that worker; waits for a core in the column beside"
+    for name in calm:"nobody else" idle_open:"$idle clients connect and ask" idle:"they idle" open:"$streams streams begin" \
+                steady:"they run" leave:"they all leave at once" idle_leave:"the idle ones leave at once" after:"all have left"; do
+        label=${name#*:} name=clients_${name%%:*}
+        row "$label: longest (p99) $(calc "int($(last "$name.latency_p99_us") / 10) / 100") ms" \
+            "$(calc "$(last "$name.latency_max_us") / 1e3")" ms "worker waited for a core, in all" "$(last "$name.wait_ms")"
+    done
+    stop_nginx
+    stop_pid "$mock"
+    mock=
+}
+
 # ---- 4, 7: the demo model ------------------------------------------------------------------
 DEMO='{"model":"demo","stream":true,"stream_options":{"include_usage":true},"temperature":0,"ignore_eos":true,"max_tokens":64,"messages":[{"role":"user","content":"Tell me a short story."}]}'
 demo_load() {       # demo_load NAME CONNECTIONS REQUESTS
@@ -390,10 +464,11 @@ began=$SECONDS
 case $PART in
     all)       nginx_part; demo_part; model_part; tokenizer_part ;;
     nginx)     nginx_part ;;
+    clients)   clients_part ;;
     demo)      demo_part ;;
     model)     model_part ;;
     tokenizer) tokenizer_part ;;
-    *)         fail "unknown part \"$PART\": all, nginx, demo, model or tokenizer" ;;
+    *)         fail "unknown part \"$PART\": all, nginx, clients, demo, model or tokenizer" ;;
 esac
 write_json
 echo "nginx-llm $commit, $(date -u +%F), $cpu, $cores cores, $("$nginx" -v 2>&1 | sed 's/.*: //')"
