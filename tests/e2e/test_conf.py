@@ -152,6 +152,26 @@ def test_readme_lists(name):
     assert re.match(rf"# {re.escape(name)} - \S", first)
 
 
+def test_nginx_accepts_what_the_readme_shows(tmp_path):
+    text = (ROOT / "README.md").read_text().split("In your own nginx.conf:\n\n")[1]
+    lines = text.split("\n\n")[0].splitlines()
+    assert all(line.startswith("    ") for line in lines)
+    conf = "\n".join(lines)
+    for shown, here in [
+            ("modules/ngx_http_llm_module.so", BIN / "ngx_http_llm_module.so"),
+            ("/usr/lib/nginx-llm/nginx-llm-engine", BIN / "nginx-llm-engine"),
+            ("include keys.map", f"include {ROOT}/conf/keys.map"),
+            ("listen 8080", f"listen 127.0.0.1:{free_port()}")]:
+        assert shown in conf
+        conf = conf.replace(shown, str(here))
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "nginx.conf").write_text(
+        f"{conf}\nevents {{}}\npid {tmp_path}/nginx.pid;\n")
+    done = subprocess.run([NGINX, "-t", "-e", "stderr", "-p", f"{tmp_path}/", "-c", "nginx.conf"],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_keys_with_the_openai_sdk(run):
     import openai
     gateway = run("keys.conf")
