@@ -93,7 +93,7 @@ $(B)/nginx-llm-%: $(B)/obj/tools/llm_%.o $(call libs_of,$(DEPS_engine))
 # Against Debian's nginx-dev, or NGINX=/path/to/nginx-source.
 NGINX      ?= /usr/share/nginx/src
 MODULE     := $(B)/ngx_http_llm_module.so
-MODULE_SRC := config $(wildcard ngx_http_llm_module/*.[ch] wire/*.[ch])
+MODULE_SRC := config $(wildcard ngx_http_llm_module/*.[ch] ngx_http_llm_module/*.inc wire/*.[ch])
 .PHONY: module
 module: $(MODULE)       ## the dynamic module; NGINX=path builds against another nginx
 $(MODULE): $(MODULE_SRC) tools/build_module.sh $(B)/module.nginx
@@ -125,6 +125,7 @@ include tools/bench.mk
 tidy:                   ## layers and style; warnings are errors in every build
 	@tools/check_layers.sh
 	@tools/check_style.sh
+	@tools/gen_status_page.sh --check
 fmt:                    ## clang-format on what git sees as changed, but for the module
 	@files=$$(git ls-files -mo --exclude-standard -- '*.[ch]' ':!ngx_http_llm_module'); \
 	 [ -z "$$files" ] || clang-format -i $$files

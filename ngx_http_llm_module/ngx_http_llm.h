@@ -27,6 +27,8 @@
  *     _limit*.c     token limits, see _limit.h; _quota.c: their state files
  *     _error.c      JSON errors, ours and nginx's own (filters)
  *     _health.c     llm_health
+ *     _probe.c      llm_health deep: asks an engine for one token
+ *     _status*.c    llm_status: counters of all workers, see _status.h
  *     _variables.c  $llm_*
  *     _key.c        the API key of a request and its id
  *
@@ -70,6 +72,17 @@
 #define NGX_HTTP_LLM_HEALTH_OFF         0
 #define NGX_HTTP_LLM_HEALTH_LIVE        1
 #define NGX_HTTP_LLM_HEALTH_READY       2
+#define NGX_HTTP_LLM_HEALTH_DEEP        3
+
+#define NGX_HTTP_LLM_STATUS_OFF         0
+#define NGX_HTTP_LLM_STATUS_ANY         1
+#define NGX_HTTP_LLM_STATUS_PROMETHEUS  2
+#define NGX_HTTP_LLM_STATUS_JSON        3
+#define NGX_HTTP_LLM_STATUS_HTML        4
+
+#define NGX_HTTP_LLM_STATUS_ZONE_MIN    (256 * 1024)
+
+#define NGX_HTTP_LLM_PROBE_TEXT         32
 
 /* an engine whose options have changed, at a reload */
 #define NGX_HTTP_LLM_RELOAD_BESIDE      0
@@ -131,6 +144,7 @@ typedef struct {
     u_char                     key[16];      /* set by init_module */
     ngx_http_llm_session_t    *session;      /* set by init_process */
     ngx_http_llm_model_t      *model;        /* this engine and no other */
+    ngx_uint_t                 status;       /* place in the status zone */
     unsigned                   managed:1;
     unsigned                   has_options:1;
     unsigned                   drop:1;       /* change the user id */
@@ -167,6 +181,10 @@ typedef struct {
     ngx_array_t                passes;       /* loc confs that name an engine */
     ngx_array_t                limit_zones;  /* ngx_http_llm_limit_zone_t * */
     ngx_str_t                  key_salt;
+    ngx_shm_zone_t            *status;       /* NULL: no llm_status */
+    size_t                     status_size;
+    ngx_flag_t                 status_used;
+    ngx_array_t               *status_zones; /* ngx_http_llm_status_zone_t */
 } ngx_http_llm_main_conf_t;
 
 
@@ -178,6 +196,9 @@ typedef struct {
     ngx_uint_t                 route;        /* llm_endpoint, 0: by URI */
     ngx_uint_t                 health;
     ngx_str_t                  health_engine;
+    ngx_msec_t                 health_interval;
+    ngx_msec_t                 health_timeout;
+    ngx_uint_t                 status;       /* NGX_HTTP_LLM_STATUS_* */
     ngx_msec_t                 read_timeout;
     ngx_msec_t                 send_timeout;
     size_t                     buffer_size;
@@ -225,6 +246,7 @@ typedef struct {
     uint8_t                    go;           /* value + 1, to be sent */
     unsigned                   asked:1;      /* PROMPT has come */
     unsigned                   busy:1;
+    unsigned                   probe:1;      /* asked by _probe.c */
 } ngx_http_llm_slot_t;
 
 
@@ -285,6 +307,15 @@ struct ngx_http_llm_session_s {
     u_char                         reason[LLM_WELCOME_TEXT_BYTES];
     u_char                         message[LLM_WELCOME_TEXT_BYTES + 32];
     ngx_err_t                      refused_err;  /* logged last */
+
+    ngx_event_t                    probe_timer;
+    ngx_msec_t                     probe_time;   /* of the last result */
+    uint32_t                       probe_slot;
+    uint16_t                       probe_status; /* HEAD's */
+    char                           probe_text[NGX_HTTP_LLM_PROBE_TEXT];
+    unsigned                       probing:1;    /* has probe_slot */
+    unsigned                       probe_late:1; /* has not kept its time */
+    unsigned                       probed:1;     /* there is a result */
 
     unsigned                       unpublished:1;
     unsigned                       removed:1;    /* dropped by a reload */
@@ -358,6 +389,7 @@ struct ngx_http_llm_ctx_s {
     int64_t                    limit_tokens;     /* of the tightest limit */
     int64_t                    limit_remaining;
     ngx_msec_t                 limit_reset;
+    int64_t                    ended;            /* ns, END was read */
 
     /* response */
     struct llm_head            head;
@@ -397,7 +429,24 @@ struct ngx_http_llm_ctx_s {
     unsigned                   prompted:1;       /* GO is to be decided */
     unsigned                   limit_shown:1;    /* limit_tokens ... are set */
     unsigned                   limit_headers:1;  /* are added */
+    unsigned                   status_open:1;    /* llm_status counts it */
+    unsigned                   status_seen:1;    /* or has done so */
 };
+
+
+/* a figure of another zone that llm_status shows */
+
+typedef struct {
+    const char                *name;         /* Prometheus, after the prefix */
+    const char                *help;
+    int64_t                    value;
+    unsigned                   counter:1;    /* never falls; else a gauge */
+} ngx_http_llm_status_figure_t;
+
+/* fills at most max figures and returns how many there are */
+
+typedef ngx_uint_t (*ngx_http_llm_status_zone_pt)(void *data,
+    ngx_http_llm_status_figure_t *figures, ngx_uint_t max);
 
 
 extern ngx_module_t  ngx_http_llm_module;
@@ -414,6 +463,8 @@ char *ngx_http_llm_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_llm_key_salt(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_llm_endpoint(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_llm_health(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_llm_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_llm_status_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 ngx_int_t ngx_http_llm_resolve_passes(ngx_conf_t *cf);
 ngx_http_llm_engine_t *ngx_http_llm_find_engine(
     ngx_http_llm_main_conf_t *mcf, ngx_str_t *name);
@@ -483,6 +534,8 @@ ngx_int_t ngx_http_llm_request_cancel(ngx_http_llm_ctx_t *ctx,
 void ngx_http_llm_request_go(ngx_http_llm_ctx_t *ctx, ngx_uint_t go);
 void ngx_http_llm_request_detach(ngx_http_llm_ctx_t *ctx, ngx_uint_t finish);
 void ngx_http_llm_request_publish(ngx_http_llm_session_t *s);
+void ngx_http_llm_slot_cancel(ngx_http_llm_session_t *s, uint32_t slot,
+    ngx_uint_t finish);
 void ngx_http_llm_slot_free(ngx_http_llm_session_t *s, uint32_t slot);
 void ngx_http_llm_session_push_waiting(ngx_http_llm_session_t *s);
 
@@ -596,10 +649,34 @@ ngx_int_t ngx_http_llm_error_filter_init(ngx_conf_t *cf);
 char *ngx_http_llm_retry_after(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 const char *ngx_http_llm_error_type(ngx_uint_t status);
+const char *ngx_http_llm_error_code(ngx_uint_t status);
 
 /* _health.c */
 
 ngx_int_t ngx_http_llm_health_handler(ngx_http_request_t *r);
+ngx_int_t ngx_http_llm_health_answer(ngx_http_request_t *r,
+    ngx_http_llm_engine_t **engines, const char **states, ngx_uint_t n);
+const char *ngx_http_llm_health_state(ngx_http_llm_engine_t *engine);
+
+/* _probe.c */
+
+ngx_int_t ngx_http_llm_probe_handler(ngx_http_request_t *r,
+    ngx_http_llm_engine_t **engines, const char **states, ngx_uint_t n);
+const char *ngx_http_llm_probe_record(ngx_http_llm_session_t *s,
+    struct llm_ring_record *rec);
+void ngx_http_llm_probe_lost(ngx_http_llm_session_t *s);
+
+/* _status*.c */
+
+ngx_int_t ngx_http_llm_status_init(ngx_conf_t *cf);
+void ngx_http_llm_status_init_process(ngx_cycle_t *cycle);
+void ngx_http_llm_status_exit_process(void);
+ngx_int_t ngx_http_llm_status_handler(ngx_http_request_t *r);
+void ngx_http_llm_status_begin(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_status_end(ngx_http_llm_ctx_t *ctx);
+void ngx_http_llm_status_session(ngx_http_llm_session_t *s, ngx_uint_t up);
+ngx_int_t ngx_http_llm_status_add_zone(ngx_conf_t *cf, const char *kind,
+    ngx_str_t *name, ngx_http_llm_status_zone_pt handler, void *data);
 
 /* _variables.c */
 

@@ -575,6 +575,8 @@ ngx_http_llm_session_welcome(ngx_http_llm_session_t *s, u_char *data,
                   "session %uL with engine %uD at \"%V\" is up",
                   welcome.session_id, welcome.pid, &s->path);
 
+    ngx_http_llm_status_session(s, 1);
+
     /* after attaching: nothing may be waiting for a kick that never comes */
 
     s->unpublished = 1;
@@ -807,6 +809,10 @@ ngx_http_llm_session_fail(ngx_http_llm_session_t *s, const char *why)
         ngx_log_error(level, &s->log, 0,
                       "engine %i at \"%V\" is gone, %ui requests in flight",
                       s->engine_pid, &s->path, s->busy);
+    }
+
+    if (s->state == NGX_HTTP_LLM_UP) {
+        ngx_http_llm_status_session(s, 0);
     }
 
     ngx_http_llm_session_close(s);

@@ -66,6 +66,7 @@ ngx_http_llm_client_cleanup(void *data)
     ctx->finalized = 1;
 
     if (ctx->session == NULL) {
+        ngx_http_llm_status_end(ctx);
         return;
     }
 
@@ -78,6 +79,7 @@ ngx_http_llm_client_cleanup(void *data)
            != NGX_AGAIN)
     {
         ngx_http_llm_request_detach(ctx, LLM_FINISH_CLIENT_ABORT);
+        ngx_http_llm_status_end(ctx);
         return;
     }
 
@@ -109,6 +111,7 @@ ngx_http_llm_client_release(ngx_http_llm_ctx_t *ctx)
 
     ctx->lingering = 0;
     ngx_http_llm_request_detach(ctx, ctx->finish);
+    ngx_http_llm_status_end(ctx);
 
     mr->blocked--;
 

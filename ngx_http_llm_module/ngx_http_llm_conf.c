@@ -109,6 +109,7 @@ ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
      *     llcf->route = LLM_ROUTE_NONE;
      *     llcf->health = NGX_HTTP_LLM_HEALTH_OFF;
      *     llcf->health_engine = { 0, NULL };
+     *     llcf->status = NGX_HTTP_LLM_STATUS_OFF;
      *     llcf->retry_after = NULL;
      *     llcf->limits = NULL;  llcf->quotas = NULL;
      *     llcf->all_limits = NULL;
@@ -116,6 +117,8 @@ ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
      *     llcf->priority = NULL;
      */
 
+    llcf->health_interval = NGX_CONF_UNSET_MSEC;
+    llcf->health_timeout = NGX_CONF_UNSET_MSEC;
     llcf->read_timeout = NGX_CONF_UNSET_MSEC;
     llcf->send_timeout = NGX_CONF_UNSET_MSEC;
     llcf->buffer_size = NGX_CONF_UNSET_SIZE;
@@ -173,6 +176,10 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         }
     }
 
+    ngx_conf_merge_msec_value(conf->health_interval, prev->health_interval,
+                              1000);
+    ngx_conf_merge_msec_value(conf->health_timeout, prev->health_timeout,
+                              5000);
     ngx_conf_merge_msec_value(conf->read_timeout, prev->read_timeout, 600000);
     ngx_conf_merge_msec_value(conf->send_timeout, prev->send_timeout, 60000);
     ngx_conf_merge_size_value(conf->buffer_size, prev->buffer_size, 65536);
@@ -598,7 +605,7 @@ ngx_http_llm_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ngx_http_llm_main_conf_t          *mcf;
     ngx_http_compile_complex_value_t   ccv;
 
-    if (llcf->pass_name.len || llcf->pass || llcf->health) {
+    if (llcf->pass_name.len || llcf->pass || llcf->health || llcf->status) {
         return "is duplicate";
     }
 
@@ -700,7 +707,7 @@ ngx_http_llm_health(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ngx_http_llm_loc_conf_t   **llcfp;
     ngx_http_llm_main_conf_t   *mcf;
 
-    if (llcf->health || llcf->pass || llcf->pass_name.len) {
+    if (llcf->health || llcf->pass || llcf->pass_name.len || llcf->status) {
         return "is duplicate";
     }
 
@@ -712,10 +719,13 @@ ngx_http_llm_health(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     } else if (ngx_strcmp(value[1].data, "ready") == 0) {
         llcf->health = NGX_HTTP_LLM_HEALTH_READY;
 
+    } else if (ngx_strcmp(value[1].data, "deep") == 0) {
+        llcf->health = NGX_HTTP_LLM_HEALTH_DEEP;
+
     } else {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"llm_health\" takes \"live\" or \"ready\", "
-                           "not \"%V\"", &value[1]);
+                           "\"llm_health\" takes \"live\", \"ready\" or "
+                           "\"deep\", not \"%V\"", &value[1]);
         return NGX_CONF_ERROR;
     }
 
@@ -734,6 +744,79 @@ ngx_http_llm_health(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
     clcf->handler = ngx_http_llm_health_handler;
+
+    return NGX_CONF_OK;
+}
+
+
+char *
+ngx_http_llm_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_llm_loc_conf_t *llcf = conf;
+
+    ngx_str_t                 *value;
+    ngx_http_core_loc_conf_t  *clcf;
+    ngx_http_llm_main_conf_t  *mcf;
+
+    if (llcf->status || llcf->health || llcf->pass || llcf->pass_name.len) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (cf->args->nelts == 1) {
+        llcf->status = NGX_HTTP_LLM_STATUS_ANY;
+
+    } else if (ngx_strcmp(value[1].data, "prometheus") == 0) {
+        llcf->status = NGX_HTTP_LLM_STATUS_PROMETHEUS;
+
+    } else if (ngx_strcmp(value[1].data, "json") == 0) {
+        llcf->status = NGX_HTTP_LLM_STATUS_JSON;
+
+    } else if (ngx_strcmp(value[1].data, "html") == 0) {
+        llcf->status = NGX_HTTP_LLM_STATUS_HTML;
+
+    } else {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"llm_status\" takes \"prometheus\", \"json\" or "
+                           "\"html\", not \"%V\"", &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_module);
+    mcf->status_used = 1;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+    clcf->handler = ngx_http_llm_status_handler;
+
+    return NGX_CONF_OK;
+}
+
+
+char *
+ngx_http_llm_status_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_llm_main_conf_t *mcf = conf;
+
+    ssize_t     size;
+    ngx_str_t  *value;
+
+    if (mcf->status_size) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+    size = ngx_parse_size(&value[1]);
+
+    if (size == NGX_ERROR || size < NGX_HTTP_LLM_STATUS_ZONE_MIN) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"llm_status_zone\" takes a size of at least %dk, "
+                           "not \"%V\"", NGX_HTTP_LLM_STATUS_ZONE_MIN / 1024,
+                           &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    mcf->status_size = (size_t) size;
 
     return NGX_CONF_OK;
 }

@@ -110,6 +110,24 @@ ngx_http_llm_error_type(ngx_uint_t status)
 }
 
 
+/* the code of what nginx itself refuses; NULL: it has none */
+
+const char *
+ngx_http_llm_error_code(ngx_uint_t status)
+{
+    ngx_http_llm_status_t  *s;
+
+    for (s = ngx_http_llm_statuses; s->status; s++) {
+
+        if (s->status == status) {
+            return s->code;
+        }
+    }
+
+    return NULL;
+}
+
+
 static ngx_int_t
 ngx_http_llm_header_filter(ngx_http_request_t *r)
 {

@@ -103,6 +103,8 @@ ngx_http_llm_create_ctx(ngx_http_request_t *r)
     cln->handler = ngx_http_llm_client_cleanup;
     cln->data = ctx;
 
+    ngx_http_llm_status_begin(ctx);
+
     ngx_http_set_ctx(r, ctx, ngx_http_llm_module);
 
     if (ngx_http_llm_set_request_id(ctx) != NGX_OK) {

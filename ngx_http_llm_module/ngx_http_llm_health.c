@@ -1,7 +1,7 @@
 
 /*
  * ngx_http_llm_health.c - llm_health: is this worker alive, are its engines
- * ready.  Reads the statistics in shared memory; asks the engine nothing.
+ * ready.  Reads the statistics in shared memory; "deep" goes to _probe.c.
  */
 
 
@@ -9,25 +9,17 @@
 
 
 static u_char *ngx_http_llm_health_name(u_char *p, ngx_str_t *name);
-static const char *ngx_http_llm_health_state(ngx_http_llm_engine_t *engine);
 static ngx_int_t ngx_http_llm_health_send(ngx_http_request_t *r,
     ngx_uint_t status, ngx_buf_t *b);
 
 
-/*
- * 200 {"status":"ready","engines":{"chat":"ready"}}
- * 503 {"status":"not_ready","engines":{"chat":"loading"}}
- * 503 {"status":"not_ready","engines":{"chat":"failed"},"reasons":{"chat":"..."}}
- */
-
 ngx_int_t
 ngx_http_llm_health_handler(ngx_http_request_t *r)
 {
-    size_t                      size;
     ngx_int_t                   rc;
     ngx_buf_t                  *b;
-    ngx_uint_t                  i, n, ready, first;
-    const char                 *state, *reason;
+    ngx_uint_t                  i, n;
+    const char                **states;
     ngx_http_llm_engine_t     **enginep;
     ngx_http_llm_loc_conf_t    *llcf;
     ngx_http_llm_main_conf_t   *mcf;
@@ -44,6 +36,19 @@ ngx_http_llm_health_handler(ngx_http_request_t *r)
     llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
     mcf = ngx_http_get_module_main_conf(r, ngx_http_llm_module);
 
+    if (llcf->health == NGX_HTTP_LLM_HEALTH_LIVE) {
+
+        b = ngx_create_temp_buf(r->pool, sizeof("{\"status\":\"live\"}\n"));
+        if (b == NULL) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        b->last = ngx_cpymem(b->last, "{\"status\":\"live\"}\n",
+                             sizeof("{\"status\":\"live\"}\n") - 1);
+
+        return ngx_http_llm_health_send(r, NGX_HTTP_OK, b);
+    }
+
     enginep = mcf->engines.elts;
     n = mcf->engines.nelts;
 
@@ -52,15 +57,43 @@ ngx_http_llm_health_handler(ngx_http_request_t *r)
         n = 1;
     }
 
-    if (llcf->health == NGX_HTTP_LLM_HEALTH_LIVE) {
-        n = 0;
+    states = ngx_palloc(r->pool, (n + 1) * sizeof(const char *));
+    if (states == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
+
+    for (i = 0; i < n; i++) {
+        states[i] = ngx_http_llm_health_state(enginep[i]);
+    }
+
+    if (llcf->health == NGX_HTTP_LLM_HEALTH_DEEP) {
+        return ngx_http_llm_probe_handler(r, enginep, states, n);
+    }
+
+    return ngx_http_llm_health_answer(r, enginep, states, n);
+}
+
+
+/*
+ * 200 {"status":"ready","engines":{"chat":"ready"}}
+ * 503 {"status":"not_ready","engines":{"chat":"loading"}}
+ * 503 {"status":"not_ready","engines":{"chat":"failed"},"reasons":{"chat":"..."}}
+ */
+
+ngx_int_t
+ngx_http_llm_health_answer(ngx_http_request_t *r,
+    ngx_http_llm_engine_t **enginep, const char **states, ngx_uint_t n)
+{
+    size_t       size;
+    ngx_buf_t   *b;
+    ngx_uint_t   i, ready, first;
+    const char  *reason;
 
     size = sizeof("{\"status\":\"not_ready\",\"engines\":{},\"reasons\":{}}\n");
 
     for (i = 0; i < n; i++) {
         size += 2 * enginep[i]->name.len * 6
-                + sizeof("\"\":\"not_running\",\"\":\"\",")
+                + ngx_strlen(states[i]) + sizeof("\"\":\"\",\"\":\"\",")
                 + LLM_WELCOME_TEXT_BYTES;
     }
 
@@ -69,18 +102,11 @@ ngx_http_llm_health_handler(ngx_http_request_t *r)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    if (llcf->health == NGX_HTTP_LLM_HEALTH_LIVE) {
-        b->last = ngx_cpymem(b->last, "{\"status\":\"live\"}\n",
-                             sizeof("{\"status\":\"live\"}\n") - 1);
-
-        return ngx_http_llm_health_send(r, NGX_HTTP_OK, b);
-    }
-
     first = 1;
     ready = 1;
 
     for (i = 0; i < n; i++) {
-        if (ngx_strcmp(ngx_http_llm_health_state(enginep[i]), "ready") != 0) {
+        if (ngx_strcmp(states[i], "ready") != 0) {
             ready = 0;
         }
     }
@@ -89,14 +115,13 @@ ngx_http_llm_health_handler(ngx_http_request_t *r)
                           ready ? "ready" : "not_ready");
 
     for (i = 0; i < n; i++) {
-        state = ngx_http_llm_health_state(enginep[i]);
 
         if (i) {
             *b->last++ = ',';
         }
 
         b->last = ngx_http_llm_health_name(b->last, &enginep[i]->name);
-        b->last = ngx_sprintf(b->last, ":\"%s\"", state);
+        b->last = ngx_sprintf(b->last, ":\"%s\"", states[i]);
     }
 
     for (i = 0; i < n; i++) {
@@ -143,9 +168,9 @@ ngx_http_llm_health_name(u_char *p, ngx_str_t *name)
 }
 
 
-/* at most 11 bytes: "not_running" */
+/* what llm_status shows too: keep ngx_http_llm_status_states[] the same */
 
-static const char *
+const char *
 ngx_http_llm_health_state(ngx_http_llm_engine_t *engine)
 {
     const char              *why;

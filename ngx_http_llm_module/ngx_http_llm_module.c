@@ -99,6 +99,34 @@ static ngx_command_t  ngx_http_llm_commands[] = {
       0,
       NULL },
 
+    { ngx_string("llm_health_interval"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_msec_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_llm_loc_conf_t, health_interval),
+      NULL },
+
+    { ngx_string("llm_health_timeout"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_msec_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_llm_loc_conf_t, health_timeout),
+      NULL },
+
+    { ngx_string("llm_status"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS|NGX_CONF_TAKE1,
+      ngx_http_llm_status,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("llm_status_zone"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
+      ngx_http_llm_status_zone,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("llm_connect_timeout"),
       NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
       ngx_conf_set_msec_slot,
@@ -353,6 +381,10 @@ ngx_http_llm_postconfiguration(ngx_conf_t *cf)
         return NGX_ERROR;
     }
 
+    if (ngx_http_llm_status_init(cf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     return ngx_http_llm_error_filter_init(cf);
 }
 
@@ -382,6 +414,7 @@ ngx_http_llm_init_module(ngx_cycle_t *cycle)
     {
         ngx_http_llm_limit_exit_process(cycle->old_cycle);
         ngx_http_llm_limit_init_process(cycle);
+        ngx_http_llm_status_init_process(cycle);
 
         return ngx_http_llm_channel_update(cycle);
     }
@@ -408,6 +441,7 @@ ngx_http_llm_init_process(ngx_cycle_t *cycle)
     }
 
     ngx_http_llm_limit_init_process(cycle);
+    ngx_http_llm_status_init_process(cycle);
 
     return ngx_http_llm_channel_update(cycle);
 }
@@ -421,6 +455,7 @@ ngx_http_llm_exit_process(ngx_cycle_t *cycle)
     if (ngx_process != NGX_PROCESS_HELPER) {
         ngx_http_llm_limit_exit_process(cycle);
         ngx_http_llm_channel_exit(cycle);
+        ngx_http_llm_status_exit_process();
     }
 }
 

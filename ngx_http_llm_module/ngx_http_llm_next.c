@@ -224,6 +224,8 @@ ngx_http_llm_session_fail_requests(ngx_http_llm_session_t *s)
     ngx_queue_t         *q;
     ngx_http_llm_ctx_t  *ctx;
 
+    ngx_http_llm_probe_lost(s);
+
     for (i = 0; s->slots && i < s->nslots; i++) {
 
         ctx = s->slots[i].ctx;

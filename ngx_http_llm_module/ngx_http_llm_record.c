@@ -122,6 +122,10 @@ ngx_http_llm_record(ngx_http_llm_session_t *s, struct llm_ring_record *rec)
         return NULL;
     }
 
+    if (sl->probe) {
+        return ngx_http_llm_probe_record(s, rec);
+    }
+
     ctx = sl->ctx;
 
     if (rec->type == LLM_RECORD_END) {
@@ -276,6 +280,7 @@ ngx_http_llm_record_end(ngx_http_llm_session_t *s, uint32_t slot,
     ctx->end = end;
     ctx->have_end = 1;
     ctx->prompted = 0;
+    ctx->ended = ngx_http_llm_now();
 
     if (!ctx->cancelled) {
         ctx->finish = end.reason;

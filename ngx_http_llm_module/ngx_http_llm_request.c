@@ -22,8 +22,6 @@ static ngx_int_t ngx_http_llm_request_meta(ngx_http_llm_ctx_t *ctx,
 static ngx_int_t ngx_http_llm_request_copy_body(ngx_http_llm_ctx_t *ctx,
     u_char *dst, size_t size);
 static ngx_int_t ngx_http_llm_slot_get(ngx_http_llm_ctx_t *ctx);
-static void ngx_http_llm_slot_cancel(ngx_http_llm_session_t *s, uint32_t slot,
-    ngx_uint_t finish);
 static void ngx_http_llm_slot_go(ngx_http_llm_session_t *s, uint32_t slot,
     ngx_uint_t go);
 static void ngx_http_llm_slot_control(ngx_http_llm_session_t *s, uint32_t slot,
@@ -462,6 +460,7 @@ ngx_http_llm_slot_free(ngx_http_llm_session_t *s, uint32_t slot)
     }
 
     s->slots[slot].busy = 0;
+    s->slots[slot].probe = 0;
     s->slots[slot].ctx = NULL;
     s->slots[slot].next = s->free_slot;
 
@@ -472,7 +471,7 @@ ngx_http_llm_slot_free(ngx_http_llm_session_t *s, uint32_t slot)
 }
 
 
-static void
+void
 ngx_http_llm_slot_cancel(ngx_http_llm_session_t *s, uint32_t slot,
     ngx_uint_t finish)
 {
