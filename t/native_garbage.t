@@ -61,7 +61,7 @@ sub wrong {
     my $status = $1;
     my ($head, $body) = split /\r\n\r\n/, $data, 2;
     return 'no end of the header' if !defined $body;
-    return '' if $status < 400 || $request =~ /\AHEAD /;
+    return '' if $status < 400 || $request =~ /\A[\r\n]*HEAD /;
     return 'no Content-Length' if $head !~ /^Content-Length: (\d+)\r?$/m;
     return "Content-Length $1, body " . length $body if length $body < $1;
     my $error = eval { decode_json(substr $body, 0, $1)->{error} };
