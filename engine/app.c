@@ -14,7 +14,13 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#define APP_MIB  (1024.0 * 1024.0)
+#define APP_MIB           (1024.0 * 1024.0)
+#define APP_CPU_SEQS      128
+#define APP_CPU_TOKENS    512
+#define APP_CPU_KV_BYTES  ((size_t) 512 << 20)
+#define APP_GPU_SEQS      256
+#define APP_GPU_TOKENS    2048    /* a prompt's chunk holds up the others' next
+                                     token for no longer than some 50 ms */
 
 /* The directory's own name, for --served-model-name. */
 static void
@@ -30,66 +36,6 @@ app_default_name(struct app *app)
     }
     (void) snprintf(app->name, sizeof app->name, "%.*s", (int) (len - begin),
                     app->cli->model + begin);
-}
-
-/* How long a sequence may be: what was asked for, the model's own limit, and
- * what the KV cache can hold. */
-static int
-app_max_model_len(const struct app *app, int64_t num_blocks, int64_t *out,
-                  struct err *err)
-{
-    const struct engine_cli  *cli = app->cli;
-    int64_t                   limit = model_config_max_len(app->config);
-    int64_t                   fits = (num_blocks - 1) * cli->block_size;
-
-    if (cli->max_model_len > limit) {
-        return err_set(err, "--max-model-len %lld is more than the %lld "
-                       "positions that config.json makes the model for",
-                       (long long) cli->max_model_len, (long long) limit);
-    }
-    if (cli->max_model_len > fits) {
-        return err_set(err, "--max-model-len %lld needs more than the %lld "
-                       "tokens the KV cache holds; raise "
-                       "--kv-cache-memory-bytes or lower --max-model-len",
-                       (long long) cli->max_model_len, (long long) fits);
-    }
-    *out = cli->max_model_len > 0 ? cli->max_model_len
-           : limit < fits ? limit : fits;
-    if (*out < limit && cli->max_model_len == 0) {
-        log_warn("max_model_len is %lld, not the model's %lld: the KV cache "
-                 "holds no more; raise --kv-cache-memory-bytes",
-                 (long long) *out, (long long) limit);
-    }
-    return OK;
-}
-
-static int
-app_num_blocks(const struct app *app, int64_t *out, struct err *err)
-{
-    const struct engine_cli    *cli = app->cli;
-    const struct model_config  *cfg = app->config;
-    enum dtype                  dtype = cfg->dtype;
-
-    if (strcmp(cli->kv_cache_dtype, "bfloat16") == 0 || dtype == DTYPE_NONE) {
-        dtype = DTYPE_BF16;
-    }
-    if (cli->num_blocks_override > 0) {
-        *out = cli->num_blocks_override;
-        return OK;
-    }
-    size_t  block_bytes = model_kv_bytes_per_token(cfg, dtype)
-                          * (size_t) cli->block_size;
-    *out = (int64_t) ((size_t) cli->kv_cache_memory_bytes / block_bytes);
-    if (*out < 2) {
-        return err_set(err, "--kv-cache-memory-bytes %lld holds no block of "
-                       "%zu bytes; at least %zu are needed",
-                       (long long) cli->kv_cache_memory_bytes, block_bytes,
-                       2 * block_bytes);
-    }
-    if (*out > KV_NUM_BLOCKS_MAX) {
-        *out = KV_NUM_BLOCKS_MAX;
-    }
-    return OK;
 }
 
 /* --device auto takes a GPU when the library, a driver and a device are there,
@@ -116,47 +62,104 @@ app_open_backend(struct app *app, struct err *err)
     return backend_cpu_create(&app->backend, &cpu, err);
 }
 
+/* Sizes that were left open, by what the model runs on. */
+static void
+app_sizes(struct app *app)
+{
+    const struct engine_cli  *cli = app->cli;
+    bool                      gpu = app->backend->ops->memory != NULL;
+    int64_t                   seqs = cli->max_num_seqs;
+    int64_t                   tokens = cli->max_num_batched_tokens;
+
+    seqs = seqs > 0 ? seqs : gpu ? APP_GPU_SEQS : APP_CPU_SEQS;
+    tokens = tokens > 0 ? tokens : gpu ? APP_GPU_TOKENS : APP_CPU_TOKENS;
+    if (cli->max_num_batched_tokens == 0 && tokens < seqs) {
+        tokens = seqs;
+    }
+    if (cli->max_num_seqs == 0 && seqs > tokens) {
+        seqs = tokens;
+    }
+    app->max_num_seqs = (int) seqs;
+    app->max_num_batched_tokens = (int) tokens;
+}
+
+/* Where the memory went and what fits, in the terms of the options. */
+static void
+app_log_memory(const struct app *app)
+{
+    const struct model   *m = app->model;
+    int64_t               tokens = (int64_t) (m->kv.cache.num_blocks - 1)
+                                   * m->block_size;
+    struct model_memory   use;
+
+    model_memory(m, &use);
+    log_notice("model %s: %s on %s, %lld parameters, weights %s",
+               app->cli->model, app->config->architecture,
+               app->backend->ops->name,
+               (long long) model_config_num_parameters(app->config),
+               dtype_name(m->dtype));
+    log_notice("memory: weights %.1f MiB, KV cache %.1f MiB (%s), activations "
+               "%.1f MiB, scratch %.1f MiB",
+               (double) use.weights / APP_MIB, (double) use.kv / APP_MIB,
+               dtype_name(m->kv.cache.dtype),
+               (double) use.activations / APP_MIB,
+               (double) use.scratch / APP_MIB);
+    if (use.device_total > 0) {
+        log_notice("memory: %.2f of %.2f GiB of the GPU are free",
+                   (double) use.device_free / APP_MIB / 1024,
+                   (double) use.device_total / APP_MIB / 1024);
+    }
+    log_notice("KV cache: %d blocks of %d tokens = %lld tokens, %.1f sequences "
+               "of max_model_len %d; %d sequences and %d tokens a step",
+               m->kv.cache.num_blocks, m->block_size, (long long) tokens,
+               (double) tokens / m->max_model_len, m->max_model_len,
+               app->max_num_seqs, app->max_num_batched_tokens);
+}
+
 static int
 app_open_model(struct app *app, struct err *err)
 {
     const struct engine_cli    *cli = app->cli;
-    int64_t                     num_blocks = 0, max_model_len = 0;
 
     app->config = calloc(1, sizeof *app->config);
     if (app->config == NULL) {
         return err_set(err, "out of memory");
     }
     if (model_config_load(app->config, cli->model, err) != OK
-        || app_num_blocks(app, &num_blocks, err) != OK
-        || app_max_model_len(app, num_blocks, &max_model_len, err) != OK
         || app_open_backend(app, err) != OK)
     {
         return ERROR;
     }
+    app_sizes(app);
     struct model_options  o = {
         .path = cli->model,
         .load_format = strcmp(cli->load_format, "dummy") == 0 ? LOAD_DUMMY
                                                               : LOAD_AUTO,
-        .max_model_len = (int) max_model_len,
+        .max_model_len = (int) cli->max_model_len,
         .block_size = (int) cli->block_size,
         .kv_cache_dtype = strcmp(cli->kv_cache_dtype, "bfloat16") == 0
                           ? DTYPE_BF16 : DTYPE_NONE,
-        .num_blocks = (int) num_blocks,
-        .max_num_batched_tokens = (int) cli->max_num_batched_tokens,
-        .max_num_seqs = (int) cli->max_num_seqs,
+        .num_blocks = (int) cli->num_blocks_override,
+        .kv_cache_bytes = (size_t) cli->kv_cache_memory_bytes,
+        .gpu_memory_utilization = cli->gpu_memory_utilization,
+        .max_num_batched_tokens = app->max_num_batched_tokens,
+        .max_num_seqs = app->max_num_seqs,
     };
+    if (o.kv_cache_bytes == 0 && app->backend->ops->memory == NULL) {
+        o.kv_cache_bytes = APP_CPU_KV_BYTES;
+    }
     if (model_open(&app->model, &o, app->backend, err) != OK) {
         return ERROR;
     }
-    log_notice("model %s: %s on %s, %lld parameters", cli->model,
-               app->config->architecture, app->backend->ops->name,
-               (long long) model_config_num_parameters(app->config));
-    log_notice("memory: KV cache %.1f MiB (%lld blocks of %lld tokens), "
-               "activations %.1f MiB; max_model_len %d",
-               (double) app->model->kv.bytes / APP_MIB, (long long) num_blocks,
-               (long long) cli->block_size,
-               (double) app->model->activation_bytes / APP_MIB,
-               app->model->max_model_len);
+    int64_t  start_ns = clock_now_ns();
+    if (model_warm_up(app->model, err) != OK) {
+        return err_prefix(err, "warm-up");
+    }
+    if (app->backend->ops->memory != NULL) {
+        log_notice("warm-up took %.2f s", (double) (clock_now_ns() - start_ns)
+                                          / NS_PER_S);
+    }
+    app_log_memory(app);
     return OK;
 }
 
@@ -300,8 +303,8 @@ app_load(struct app *app, const struct engine_cli *cli, struct err *err)
         return ERROR;
     }
     struct engine_options  o = {
-        .max_num_seqs = (int32_t) cli->max_num_seqs,
-        .max_num_batched_tokens = (int32_t) cli->max_num_batched_tokens,
+        .max_num_seqs = app->max_num_seqs,
+        .max_num_batched_tokens = app->max_num_batched_tokens,
         .max_model_len = app->model->max_model_len,
         .max_waiting = (int32_t) cli->max_num_queued_reqs,
         .enable_chunked_prefill = cli->enable_chunked_prefill,

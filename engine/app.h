@@ -23,6 +23,8 @@ struct app {
     struct chat_template    *chat;
     struct engine           *engine;
     struct api              *api;
+    int                      max_num_seqs;            /* as decided */
+    int                      max_num_batched_tokens;
     char                     name[256];    /* served name by default */
     pthread_t                step_thread;
     bool                     step_running;

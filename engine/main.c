@@ -27,7 +27,6 @@
 
 #define EXIT_CONFIG        78            /* EX_CONFIG of sysexits.h */
 #define SIGNAL_LOADED      SIGUSR1       /* the loader is done */
-#define REPORT_BYTES_MAX   (1u << 20)
 #define RETIRE_POLL_MS     100
 #define RETIRE_IDLE_NS     (10 * NS_PER_S)  /* workers that stay but ask nothing */
 
@@ -67,24 +66,12 @@ static void
 engine_print_report(void *data)
 {
     struct engine_main  *m = data;
-    struct buf           b;
 
     if (m->app.engine == NULL || atomic_load(&m->load_rc) != OK) {
         log_notice("state report: no engine yet");
         return;
     }
-    buf_init(&b, REPORT_BYTES_MAX);
-    engine_report(m->app.engine, &b);
-    const char  *p = b.data;
-    for (size_t left = b.len; left > 0; ) {
-        const char  *nl = memchr(p, '\n', left);
-        size_t       len = nl == NULL ? left : (size_t) (nl - p);
-        log_notice("%.*s", (int) len, p);
-        len += nl != NULL;
-        p += len;
-        left -= len;
-    }
-    buf_destroy(&b);
+    engine_log_report(m->app.engine, "state");
 }
 
 /* Sessions are greeted only for these users; see transport.h. */

@@ -40,6 +40,11 @@ cudaError_t gather_launch(const struct gather_params *p, cudaStream_t stream);
 cudaError_t widen_launch(float *y, const void *x, enum kernel_dtype x_dtype,
                          int64_t n, cudaStream_t stream);
 
+/* n random elements: element i is (int16) (r >> 16 (i mod 4)) * scale, truncated
+ * to dtype, r = splitmix64's output number i / 4 from `state`; scale 0: ones. */
+cudaError_t random_launch(void *p, enum kernel_dtype dtype, int64_t n,
+                          uint64_t state, float scale, cudaStream_t stream);
+
 /* y[i] = round(x[r] * rsqrt(mean(x[r]^2) + eps) * weight), r = rows == NULL ? i
  * : rows[i].  x [.., n] and y [num, n] in T, weight [n] fp32.  One block a
  * row; the order of the sum depends on n alone. */

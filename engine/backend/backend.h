@@ -83,6 +83,14 @@ enum weight_kind {
                           lm_head(), which is how tied weights are shared */
 };
 
+/* A random tensor, for timing without files: element i is (int16) (r >> 16 (i
+ * mod 4)) * scale, truncated to its dtype, where r is splitmix64's output number
+ * i / 4 (from 0) from `state`; scale 0: every element is 1. */
+struct weight_random {
+    uint64_t state;
+    float    scale;
+};
+
 /* Host tensors to build a weight from.  A backend that computes in host
  * memory keeps the pointers instead of a copy (see borrows_weights), so the
  * file mapping must live until weight_destroy(). */
@@ -92,6 +100,8 @@ struct weight_desc {
     struct tensor        parts[WEIGHT_PARTS_MAX];  /* same in-size */
     struct tensor        bias[WEIGHT_PARTS_MAX];   /* [out_i]; dtype NONE: no
                                                       bias for this part */
+    /* where data is NULL, with makes_random only */
+    struct weight_random random[WEIGHT_PARTS_MAX], bias_random[WEIGHT_PARTS_MAX];
 };
 
 /* Largest sizes of any step, given before the first.  A second model on the
@@ -246,6 +256,8 @@ struct backend_ops {
     bool        borrows_weights;   /* see struct weight_desc */
     bool        host_memory;       /* data pointers may be read by the host
                                       after sync() */
+    bool        makes_random;      /* weight_create() fills tensors without data
+                                      by itself */
 
     /* NULL is fine.  Weights and memory must have been released before. */
     void (*destroy)(struct backend *be);
@@ -254,6 +266,9 @@ struct backend_ops {
     int  (*alloc)(struct backend *be, size_t bytes, void **out,
                   struct err *err);
     void (*free)(struct backend *be, void *data);           /* NULL is fine */
+    /* The device's memory now, of all processes; NULL: host memory. */
+    int  (*memory)(struct backend *be, size_t *free_bytes,
+                   size_t *total_bytes, struct err *err);
     void (*fill)(struct backend *be, void *data, int byte, size_t bytes);
     void (*upload)(struct backend *be, void *dst, const void *host_src,
                    size_t bytes);

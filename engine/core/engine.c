@@ -447,6 +447,7 @@ engine_run(void *engine)
         if (num_tokens == ERROR) {
             log_alert("step %llu: %s", (unsigned long long) e->num_steps,
                       e->err.message);
+            engine_log_report(e, "crash record");
             engine_lose(e);
             return &e->err;
         }

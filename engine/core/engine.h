@@ -123,4 +123,8 @@ void engine_audit(struct engine *e);
  * its computation. */
 void engine_report(struct engine *e, struct buf *out);
 
+/* The same into the log, line by line after "title: ".  engine_run() does it
+ * with "crash record" when the device is lost. */
+void engine_log_report(struct engine *e, const char *title);
+
 #endif

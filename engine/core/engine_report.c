@@ -1,7 +1,12 @@
 /* engine_report.c - what can be seen of a running engine: the counters for
  * /metrics and heartbeats, the state report, the audit. */
 #include "engine/base/clock.h"
+#include "engine/base/log.h"
 #include "engine/core/engine_int.h"
+
+#include <string.h>
+
+#define REPORT_BYTES_MAX  ((size_t) 1 << 20)
 
 void
 engine_lock_state(struct engine *e)
@@ -150,4 +155,23 @@ engine_report(struct engine *e, struct buf *out)
     sched_visit(e->sched, report_seq, &r);
     report_steps(e, &r);
     engine_unlock_state(e);
+}
+
+void
+engine_log_report(struct engine *e, const char *title)
+{
+    struct buf  b;
+
+    buf_init(&b, REPORT_BYTES_MAX);
+    engine_report(e, &b);
+    const char  *p = b.data;
+    for (size_t left = b.len; left > 0; ) {
+        const char  *nl = memchr(p, '\n', left);
+        size_t       len = nl == NULL ? left : (size_t) (nl - p);
+        log_notice("%s: %.*s", title, (int) len, p);
+        len += nl != NULL;
+        p += len;
+        left -= len;
+    }
+    buf_destroy(&b);
 }

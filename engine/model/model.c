@@ -12,6 +12,8 @@
 
 #include <stdlib.h>
 
+#define GIB(bytes)  ((double) (bytes) / (1024.0 * 1024.0 * 1024.0))
+
 static int
 max_int(int a, int b)
 {
@@ -72,6 +74,84 @@ open_weights(struct model *m, const struct model_options *o, struct err *err)
     return weights_load_take(&m->weights, m->be, &m->config, files, err);
 }
 
+/* Bytes for the KV cache when no size was given: what the device may be filled
+ * up to, less what is on it now, by whomever. */
+static int
+device_room(struct model *m, const struct model_options *o, size_t *out,
+            struct err *err)
+{
+    size_t  free_bytes = 0, total = 0;
+    if (m->be->ops->memory == NULL) {
+        return err_set(err, "the KV cache needs a size: this device's memory "
+                       "is the host's");
+    }
+    if (m->be->ops->sync(m->be, err) != OK
+        || m->be->ops->memory(m->be, &free_bytes, &total, err) != OK)
+    {
+        return ERROR;
+    }
+    size_t  may = (size_t) ((double) total * o->gpu_memory_utilization);
+    size_t  used = total - free_bytes;
+    if (may <= used) {
+        return err_set(err, "GPU memory: %.2f of %.2f GiB are taken before the "
+                       "KV cache (weights %.2f GiB), and "
+                       "--gpu-memory-utilization %g allows %.2f GiB: raise it, "
+                       "lower --max-num-batched-tokens or --max-num-seqs, or "
+                       "end what else uses the GPU", GIB(used), GIB(total),
+                       GIB(m->weights.bytes), o->gpu_memory_utilization,
+                       GIB(may));
+    }
+    *out = may - used;
+    return OK;
+}
+
+static int
+count_blocks(struct model *m, const struct model_options *o,
+             size_t block_bytes, int *out, struct err *err)
+{
+    size_t  bytes = o->kv_cache_bytes;
+    if (bytes == 0 && device_room(m, o, &bytes, err) != OK) {
+        return ERROR;
+    }
+    size_t  num = bytes / block_bytes;
+    *out = num > KV_NUM_BLOCKS_MAX ? KV_NUM_BLOCKS_MAX : (int) num;
+    if (*out < 2) {
+        return err_set(err, "KV cache of %zu bytes holds %d blocks of %zu "
+                       "bytes; it needs at least 2", bytes, *out,
+                       block_bytes);
+    }
+    return OK;
+}
+
+/* One sequence of the longest length must fit; a number of blocks that was
+ * asked for is taken as it is, and requests that cannot fit are refused. */
+static int
+check_len(struct model *m, const struct model_options *o, int num_blocks,
+          size_t block_bytes, struct err *err)
+{
+    int64_t  fits = (int64_t) (num_blocks - 1) * m->block_size;
+    size_t   token_bytes = block_bytes / (size_t) m->block_size;
+    if (fits >= m->max_model_len
+        || (o->max_model_len != 0 && o->num_blocks != 0))
+    {
+        return OK;
+    }
+    if (o->max_model_len != 0) {
+        return err_set(err, "max_model_len %d needs %.2f GiB of KV cache for "
+                       "one sequence, %.2f GiB are there: lower "
+                       "--max-model-len to %lld or give more memory "
+                       "(--gpu-memory-utilization, --kv-cache-memory-bytes)",
+                       m->max_model_len,
+                       GIB(token_bytes * (size_t) m->max_model_len),
+                       GIB(block_bytes * (size_t) num_blocks),
+                       (long long) fits);
+    }
+    log_warn("max_model_len is %lld, not the model's %d: the KV cache holds "
+             "no more", (long long) fits, m->max_model_len);
+    m->max_model_len = (int) fits;
+    return OK;
+}
+
 static int
 open_kv(struct model *m, const struct model_options *o, struct err *err)
 {
@@ -86,18 +166,17 @@ open_kv(struct model *m, const struct model_options *o, struct err *err)
         .num_blocks = o->num_blocks,
     };
     size_t  block_bytes = kv_pool_block_bytes(&p);
-    if (p.num_blocks == 0 && block_bytes != 0) {
-        size_t  num = o->kv_cache_bytes / block_bytes;
-        p.num_blocks = num > KV_NUM_BLOCKS_MAX ? KV_NUM_BLOCKS_MAX : (int) num;
-        if (p.num_blocks < 2) {
-            return err_set(err, "KV cache of %zu bytes holds %d blocks of %zu "
-                           "bytes; it needs at least 2", o->kv_cache_bytes,
-                           p.num_blocks, block_bytes);
-        }
+    if (p.num_blocks == 0 && block_bytes != 0
+        && count_blocks(m, o, block_bytes, &p.num_blocks, err) != OK)
+    {
+        return ERROR;
     }
     /* slot ids are int32 */
     if ((int64_t) p.num_blocks * m->block_size > INT32_MAX) {
         p.num_blocks = INT32_MAX / m->block_size;
+    }
+    if (check_len(m, o, p.num_blocks, block_bytes, err) != OK) {
+        return ERROR;
     }
     return kv_pool_init(&m->kv, m->be, &p, err);
 }
@@ -112,6 +191,20 @@ open_activation(struct model *m, struct tensor *t, int64_t rows, int64_t cols,
     t->shape[1] = cols;
     m->activation_bytes += bytes;
     return m->be->ops->alloc(m->be, bytes, &t->data, err);
+}
+
+/* 0 where the device does not say. */
+static size_t
+device_free(const struct model *m)
+{
+    size_t      free_bytes = 0, total = 0;
+    struct err  ignored = { 0 };
+    if (m->be->ops->memory == NULL
+        || m->be->ops->memory(m->be, &free_bytes, &total, &ignored) != OK)
+    {
+        return 0;
+    }
+    return free_bytes;
 }
 
 static int
@@ -151,7 +244,13 @@ open_activations(struct model *m, struct err *err)
         .row_elems_max = max_int(max_int(c->hidden_size, (int) qkv),
                                  c->intermediate_size),
     };
-    return m->be->ops->reserve(m->be, &limits, err);
+    size_t  before = device_free(m);
+    if (m->be->ops->reserve(m->be, &limits, err) != OK) {
+        return ERROR;
+    }
+    size_t  after = device_free(m);
+    m->scratch_bytes = before > after ? before - after : 0;
+    return OK;
 }
 
 static int
@@ -200,8 +299,9 @@ model_open(struct model **out, const struct model_options *o,
         goto fail;
     }
     m->dtype = m->weights.dtype;
-    if (open_kv(m, o, err) != OK || open_activations(m, err) != OK
-        || open_rope(m, err) != OK)
+    /* the KV cache last: it may take what is left */
+    if (open_activations(m, err) != OK || open_rope(m, err) != OK
+        || open_kv(m, o, err) != OK)
     {
         goto fail;
     }
@@ -218,6 +318,19 @@ model_open(struct model **out, const struct model_options *o,
 fail:
     model_close(m);
     return ERROR;
+}
+
+void
+model_memory(const struct model *m, struct model_memory *out)
+{
+    struct err  ignored = { 0 };
+    *out = (struct model_memory) {
+        .weights = m->weights.bytes, .kv = m->kv.bytes,
+        .activations = m->activation_bytes, .scratch = m->scratch_bytes };
+    if (m->be->ops->memory != NULL) {
+        (void) m->be->ops->memory(m->be, &out->device_free,
+                                  &out->device_total, &ignored);
+    }
 }
 
 void

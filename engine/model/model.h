@@ -44,7 +44,10 @@ struct model_options {
     enum dtype         kv_cache_dtype;   /* NONE: the model's dtype */
     int                num_blocks;       /* with the null block; 0: as many as
                                             kv_cache_bytes holds */
-    size_t             kv_cache_bytes;   /* used when num_blocks is 0 */
+    size_t             kv_cache_bytes;   /* used when num_blocks is 0; 0 too:
+                                            what the device has left */
+    double             gpu_memory_utilization;   /* (0, 1]: share of the device
+                                            that everything may take then */
     int                max_num_batched_tokens;   /* >= 1 */
     int                max_num_seqs;             /* >= 1 */
     int                max_num_logits;   /* 0: max_num_seqs */
@@ -59,7 +62,8 @@ struct model {
     struct weights        weights;
     struct kv_pool        kv;
     struct batch_limits   limits;         /* give these to batch_init() */
-    int                   max_model_len;
+    int                   max_model_len;  /* lowered to what the KV cache holds
+                                             when it was not asked for */
     int                   block_size;
     float                *cos_sin;        /* backend memory, [max_model_len][2]
                                              [head_dim / 2] */
@@ -73,6 +77,7 @@ struct model {
     float                *host_logits;    /* NULL when the host reads logits
                                              directly */
     size_t                activation_bytes;
+    size_t                scratch_bytes;  /* the backend's, by reserve() */
 };
 
 /* Refuses, with the reason in *err, a model it cannot compute exactly as
@@ -80,6 +85,18 @@ struct model {
 int model_open(struct model **out, const struct model_options *options,
                struct backend *be, struct err *err);
 void model_close(struct model *m);        /* NULL and half-built are fine */
+
+/* Bytes by purpose, for the log. */
+struct model_memory {
+    size_t weights, kv, activations, scratch;  /* scratch: the backend's */
+    size_t device_free, device_total;          /* 0: host memory */
+};
+void model_memory(const struct model *m, struct model_memory *out);
+
+/* Runs steps of the usual sizes with nothing in them, so that the backend has
+ * chosen algorithms and recorded graphs before the first request.  Nothing for
+ * backends in host memory. */
+int model_warm_up(struct model *m, struct err *err);
 
 /* Runs one step: appends the KV of every row and computes the logits of the
  * rows in logits_idx.  *logits is [num_logits, vocab_size] fp32, owned by the

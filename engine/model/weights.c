@@ -17,12 +17,14 @@
 #define TENSOR_NAME_BYTES  256
 #define HUGE_BYTES         ((size_t) 2 << 20)
 #define UNUSED_LOGGED_MAX  8
+#define RANDOM_STEP        0x9e3779b97f4a7c15ULL
 
 struct source {
     struct weights            *w;
     const struct model_config *cfg;
     struct err                *err;
     uint64_t                   random;      /* LOAD_DUMMY */
+    struct weight_random       drawn;       /* of the last tensor */
     char                      *next, *end;  /* LOAD_DUMMY: free memory */
 };
 
@@ -31,7 +33,7 @@ struct source {
 static uint64_t
 random_next(uint64_t *state)
 {
-    uint64_t  z = *state += 0x9e3779b97f4a7c15ULL;    /* splitmix64 */
+    uint64_t  z = *state += RANDOM_STEP;    /* splitmix64 */
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ULL;
     z = (z ^ z >> 27) * 0x94d049bb133111ebULL;
     return z ^ z >> 31;
@@ -70,9 +72,14 @@ find_random(struct source *s, const char *name, struct tensor *t)
     for (int i = 0; i < t->ndim; i++) {
         num *= (size_t) t->shape[i];
     }
-    check_le(num * elem, s->end - s->next);
     float  scale = sqrtf(3.0f / (float) t->shape[t->ndim - 1]) / 32768.0f;
     bool   is_norm = t->ndim == 1 && strstr(name, "norm.weight") != NULL;
+    if (s->w->be->ops->makes_random) {
+        s->drawn = (struct weight_random) { s->random, is_norm ? 0 : scale };
+        s->random += RANDOM_STEP * ((num + 3) / 4);
+        return OK;
+    }
+    check_le(num * elem, s->end - s->next);
     for (size_t i = 0; i < num; i += 4) {
         uint64_t  r = random_next(&s->random);
         for (size_t j = i; j < num && j < i + 4; j++, r >>= 16) {
@@ -167,6 +174,7 @@ load_vector(struct source *s, const char *name, int64_t len,
     if (source_find(s, &d.parts[0], "%s.weight", name) != OK) {
         return ERROR;
     }
+    d.random[0] = s->drawn;
     return source_create(s, &d, out);
 }
 
@@ -199,6 +207,7 @@ load_linear(struct source *s, const struct linear_spec *spec,
         {
             return ERROR;
         }
+        d.random[i] = s->drawn;
         if (p->bias) {
             d.bias[i] = tensor_1d(DTYPE_NONE, NULL, p->rows);
             if (source_find(s, &d.bias[i], "%s%s.bias", spec->prefix, p->name)
@@ -206,6 +215,7 @@ load_linear(struct source *s, const struct linear_spec *spec,
             {
                 return ERROR;
             }
+            d.bias_random[i] = s->drawn;
         }
     }
     return source_create(s, &d, out);
@@ -376,6 +386,9 @@ weights_load_dummy(struct weights *w, struct backend *be,
     struct source  s = { .w = w, .cfg = cfg, .err = err, .random = seed };
     *w = (struct weights) { .be = be };
     w->dtype = cfg->dtype == DTYPE_NONE ? DTYPE_BF16 : cfg->dtype;
+    if (be->ops->makes_random) {
+        return load_all(&s);
+    }
     /* every tensor is padded to 64 bytes; 16 tensors a layer at most */
     size_t  bytes = (size_t) model_config_num_parameters(cfg)
                     * dtype_bytes(w->dtype)

@@ -61,7 +61,9 @@ cuda_alloc(struct backend *be, size_t bytes, void **out, struct err *err)
     (void) cudaGetLastError();       /* out of memory is not sticky */
     (void) cudaMemGetInfo(&free_bytes, &total);
     return err_set(err, "GPU memory: %zu bytes asked for, %zu of %zu are free "
-                   "(%s); lower the KV cache or the batch limits", bytes,
+                   "(%s); lower --gpu-memory-utilization, "
+                   "--max-num-batched-tokens or --max-num-seqs, or end what "
+                   "else uses the GPU", bytes,
                    free_bytes, total, cudaGetErrorString(e));
 }
 
@@ -73,6 +75,17 @@ cuda_free(struct backend *be, void *data)
         (void) cudaSetDevice(cb->device_idx);
         (void) cudaFree(data);       /* waits for what uses it */
     }
+}
+
+static int
+cuda_memory(struct backend *be, size_t *free_bytes, size_t *total_bytes,
+            struct err *err)
+{
+    struct cuda_backend  *cb = (struct cuda_backend *) be;
+    (void) cuda_keep(cb, cudaSetDevice(cb->device_idx), "cudaSetDevice");
+    cudaError_t  e = cudaMemGetInfo(free_bytes, total_bytes);
+    return e == cudaSuccess ? OK : err_set(err, "GPU memory: %s",
+                                           cudaGetErrorString(e));
 }
 
 static void
@@ -149,17 +162,33 @@ cuda_weight_destroy(struct backend *be, struct weight *w)
     free(w);
 }
 
+/* A tensor's elements to `dst`: from the host, or random. */
+static void
+fill_tensor(struct cuda_backend *cb, void *dst, const struct tensor *t,
+            const struct weight_random *random)
+{
+    int64_t  num = t->shape[0] * (t->ndim == 2 ? t->shape[1] : 1);
+    if (t->data != NULL) {
+        cuda_upload(&cb->base, dst, t->data,
+                    (size_t) num * dtype_bytes(t->dtype));
+        return;
+    }
+    (void) cuda_keep(cb, random_launch(dst, cuda_kernel_dtype(t->dtype), num,
+                                       random->state, random->scale,
+                                       cb->stream), "random weights");
+}
+
 /* Uploads a small tensor to fp32 `dst`, through `dst`-sized room after it. */
 static int
 upload_wide(struct cuda_backend *cb, float *dst, const struct tensor *t,
-            struct err *err)
+            const struct weight_random *random, struct err *err)
 {
     void    *raw;
     size_t   bytes = (size_t) t->shape[0] * dtype_bytes(t->dtype);
     if (cuda_alloc(&cb->base, bytes, &raw, err) != OK) {
         return ERROR;
     }
-    cuda_upload(&cb->base, raw, t->data, bytes);
+    fill_tensor(cb, raw, t, random);
     (void) cuda_keep(cb, widen_launch(dst, raw, cuda_kernel_dtype(t->dtype),
                                       t->shape[0], cb->stream), "widen");
     cuda_free(&cb->base, raw);
@@ -167,9 +196,10 @@ upload_wide(struct cuda_backend *cb, float *dst, const struct tensor *t,
 }
 
 static int
-create_vector(struct cuda_backend *cb, const struct tensor *t,
+create_vector(struct cuda_backend *cb, const struct weight_desc *desc,
               struct weight *w, struct err *err)
 {
+    const struct tensor  *t = &desc->parts[0];
     check_eq(t->ndim, 1);
     w->in = t->shape[0];
     if (cuda_alloc(&cb->base, (size_t) w->in * sizeof(float), &w->memory, err)
@@ -178,7 +208,7 @@ create_vector(struct cuda_backend *cb, const struct tensor *t,
         return ERROR;
     }
     w->vector = w->memory;
-    return upload_wide(cb, w->vector, t, err);
+    return upload_wide(cb, w->vector, t, &desc->random[0], err);
 }
 
 static size_t
@@ -217,12 +247,14 @@ create_matrix(struct cuda_backend *cb, const struct weight_desc *desc,
     }
     for (int i = 0; i < desc->num_parts; i++) {
         const struct tensor  *t = &desc->parts[i];
-        cuda_upload(&cb->base, next, t->data, part_bytes(t));
+        fill_tensor(cb, next, t, &desc->random[i]);
         w->part[i] = (struct cuda_weight_part) { next, t->dtype, t->shape[0] };
         next += same ? part_bytes(t) : cuda_align(part_bytes(t));
         if (desc->bias[i].dtype != DTYPE_NONE) {
             check_eq(desc->bias[i].shape[0], t->shape[0]);
-            if (upload_wide(cb, bias, &desc->bias[i], err) != OK) {
+            if (upload_wide(cb, bias, &desc->bias[i], &desc->bias_random[i],
+                            err) != OK)
+            {
                 return ERROR;
             }
         }
@@ -253,7 +285,7 @@ cuda_weight_create(struct backend *be, const struct weight_desc *desc,
     check(desc->kind != WEIGHT_EMBEDDING || desc->num_parts == 1);
     w->kind = desc->kind;
     int  rc = desc->kind == WEIGHT_VECTOR
-              ? create_vector(cb, &desc->parts[0], w, err)
+              ? create_vector(cb, desc, w, err)
               : create_matrix(cb, desc, w, err);
     if (rc != OK || cuda_sync(be, err) != OK) {
         cuda_weight_destroy(be, w);
@@ -368,9 +400,11 @@ backend_cuda_create(struct backend **out, const struct backend_cuda_options *o,
         .name = cb->name,
         .borrows_weights = false,
         .host_memory = false,
+        .makes_random = true,
         .destroy = cuda_destroy,
         .alloc = cuda_alloc,
         .free = cuda_free,
+        .memory = cuda_memory,
         .fill = cuda_fill,
         .upload = cuda_upload,
         .download = cuda_download,
