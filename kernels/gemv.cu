@@ -19,7 +19,7 @@
 #define THREADS  (WARPS * WARP)
 #define TILE     16       /* weight rows of a block */
 #define CHUNK    64       /* k of a warp's turn: 128 bytes of a row */
-#define UNROLL   4        /* turns under way at once */
+#define UNROLL   2        /* turns under way at once */
 #define X_PAD    32       /* elements: two rows of x in other banks */
 
 template <typename T> struct gemv_smem {
@@ -161,7 +161,7 @@ finish(const struct gemv_params &p, const float (&sum)[4],
     *y = from_float<T>(a);
 }
 
-template <typename T> static __global__ void __launch_bounds__(THREADS, 2)
+template <typename T> static __global__ void __launch_bounds__(THREADS, 3)
 gemv_kernel(struct gemv_params p)
 {
     extern __shared__ uint4          x_bytes[];
@@ -177,6 +177,11 @@ gemv_kernel(struct gemv_params p)
     float     sum[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
     struct weight_chunk  w[UNROLL];
 
+#if __CUDA_ARCH__ >= 900
+    /* at once: its blocks take the places that this kernel's last wave frees,
+     * and wait for the end of the whole kernel before they read its results */
+    asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
+#endif
     load_weights<T>(low, high, warp, 0, turns, w);
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;\n" ::: "memory");
@@ -210,9 +215,6 @@ gemv_kernel(struct gemv_params p)
             load_weights<T>(low, high, warp, turn + UNROLL, turns, w);
         }
     }
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
-#endif
     finish<T>(p, sum, &smem);
 }
 
