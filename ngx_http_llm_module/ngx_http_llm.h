@@ -207,6 +207,7 @@ typedef struct {
     ngx_uint_t                 next_tries;
     ngx_msec_t                 next_timeout;
     size_t                     prefix_bytes;
+    ngx_flag_t                 read_body;
     ngx_flag_t                 ignore_client_abort;
     ngx_flag_t                 json_errors;
     ngx_http_complex_value_t  *retry_after;  /* NULL: a second */
@@ -425,6 +426,7 @@ struct ngx_http_llm_ctx_s {
     unsigned                   at_event:1;       /* the last DATA ended one */
     unsigned                   failed:1;         /* no memory for a record */
     unsigned                   scanned:1;        /* asked and prefix_hash */
+    unsigned                   reading:1;        /* llm_read_body */
     unsigned                   want_prompt:1;
     unsigned                   prompted:1;       /* GO is to be decided */
     unsigned                   limit_shown:1;    /* limit_tokens ... are set */
@@ -554,6 +556,7 @@ ngx_table_elt_t *ngx_http_llm_find_header(ngx_http_request_t *r,
 /* _scan.c */
 
 ngx_int_t ngx_http_llm_scan(ngx_http_llm_ctx_t *ctx);
+ngx_int_t ngx_http_llm_read_body(ngx_http_request_t *r);
 ngx_int_t ngx_http_llm_model_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 ngx_int_t ngx_http_llm_prefix_hash_variable(ngx_http_request_t *r,

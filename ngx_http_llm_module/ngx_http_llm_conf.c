@@ -126,6 +126,7 @@ ngx_http_llm_create_loc_conf(ngx_conf_t *cf)
     llcf->next_tries = NGX_CONF_UNSET_UINT;
     llcf->next_timeout = NGX_CONF_UNSET_MSEC;
     llcf->prefix_bytes = NGX_CONF_UNSET_SIZE;
+    llcf->read_body = NGX_CONF_UNSET;
     llcf->ignore_client_abort = NGX_CONF_UNSET;
     llcf->json_errors = NGX_CONF_UNSET;
     llcf->limit_expect = NGX_CONF_UNSET_UINT;
@@ -188,6 +189,8 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_uint_value(conf->next_tries, prev->next_tries, 0);
     ngx_conf_merge_msec_value(conf->next_timeout, prev->next_timeout, 0);
     ngx_conf_merge_size_value(conf->prefix_bytes, prev->prefix_bytes, 1024);
+
+    ngx_conf_merge_value(conf->read_body, prev->read_body, 0);
 
     ngx_conf_merge_bitmask_value(conf->next_engine, prev->next_engine,
                                  (NGX_CONF_BITMASK_SET

@@ -3,6 +3,10 @@
  * ngx_http_llm_scan.c - what a body says about where it wants to go: its
  * "model" and how its prompt begins.  Once for each request, when it is asked.
  *
+ * nginx reads a body when the content handler asks for it, which is too late
+ * for limit_req, auth_request and the variables of a proxy_pass URL;
+ * "llm_read_body on;" has it read before them.
+ *
  * The body is looked at where it lies, in buffers or in a temporary file, by
  * wire/llm_scan.c.  Until it has been read, and when it is no JSON object,
  * nothing is found.
@@ -20,6 +24,7 @@ static ngx_int_t ngx_http_llm_scan_chain(ngx_http_request_t *r,
 static ngx_int_t ngx_http_llm_scan_file(ngx_http_request_t *r, ngx_buf_t *b,
     struct llm_scan *scan);
 static ngx_http_llm_ctx_t *ngx_http_llm_scan_ctx(ngx_http_request_t *r);
+static void ngx_http_llm_read_body_handler(ngx_http_request_t *r);
 
 
 /* NGX_DECLINED: the body is not there yet */
@@ -145,6 +150,64 @@ ngx_http_llm_scan_file(ngx_http_request_t *r, ngx_buf_t *b,
     ngx_free(buf);
 
     return rc;
+}
+
+
+/* llm_read_body: in the preaccess phase, before nginx's own handlers */
+
+ngx_int_t
+ngx_http_llm_read_body(ngx_http_request_t *r)
+{
+    ngx_int_t                 rc;
+    ngx_http_llm_ctx_t       *ctx;
+    ngx_http_llm_loc_conf_t  *llcf;
+
+    llcf = ngx_http_get_module_loc_conf(r, ngx_http_llm_module);
+
+    if (!llcf->read_body || r != r->main) {
+        return NGX_DECLINED;
+    }
+
+    ctx = ngx_http_llm_scan_ctx(r);
+    if (ctx == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (ctx->reading) {
+        return NGX_DONE;
+    }
+
+    if (r->request_body || r->discard_body) {
+        return NGX_DECLINED;
+    }
+
+    ctx->reading = 1;
+
+    rc = ngx_http_read_client_request_body(r, ngx_http_llm_read_body_handler);
+
+    if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
+        return rc;
+    }
+
+    ngx_http_finalize_request(r, NGX_DONE);
+
+    return NGX_DONE;
+}
+
+
+static void
+ngx_http_llm_read_body_handler(ngx_http_request_t *r)
+{
+    ngx_http_llm_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_llm_module);
+
+    ctx->reading = 0;
+
+    r->preserve_body = 1;
+    r->write_event_handler = ngx_http_core_run_phases;
+
+    ngx_http_core_run_phases(r);
 }
 
 

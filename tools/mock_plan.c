@@ -188,7 +188,7 @@ mock_plan_forget_faults(struct mock_plan *plan)
     plan->status = 200;
     plan->first_ms = 0;
     plan->refuse = plan->close = plan->no_end = plan->ignore_cancel = false;
-    plan->error_event = plan->no_done = plan->echo = false;
+    plan->error_event = plan->no_done = false;
 }
 
 int
