@@ -120,6 +120,7 @@ typedef struct {
     ngx_str_t                     period_text;
     ngx_str_t                     state;      /* file; ends with NUL */
     ngx_msec_t                    save;
+    ngx_core_conf_t              *ccf;        /* whose the directory is */
     ngx_event_t                   timer;
 
     ngx_http_llm_limit_owner_t   *owner;      /* this process */

@@ -343,6 +343,9 @@ ngx_http_llm_quota_zone_state(ngx_conf_t *cf, ngx_http_llm_main_conf_t *mcf,
         return NGX_CONF_ERROR;
     }
 
+    zone->ccf = (ngx_core_conf_t *) ngx_get_conf(cf->cycle->conf_ctx,
+                                                 ngx_core_module);
+
     if (zone->state.len >= NGX_MAX_PATH) {
         return ngx_http_llm_limit_invalid(cf, value);
     }

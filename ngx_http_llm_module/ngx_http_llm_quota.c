@@ -40,6 +40,8 @@ typedef struct {
 } ngx_http_llm_quota_file_t;
 
 
+static void ngx_http_llm_quota_directory(ngx_http_llm_limit_zone_t *zone,
+    ngx_log_t *log);
 static ngx_int_t ngx_http_llm_quota_save(ngx_http_llm_limit_zone_t *zone,
     ngx_uint_t tries, ngx_log_t *log);
 static ngx_fd_t ngx_http_llm_quota_lock_file(ngx_http_llm_limit_zone_t *zone,
@@ -116,6 +118,8 @@ ngx_http_llm_quota_load(ngx_http_llm_limit_zone_t *zone, ngx_log_t *log)
 {
     ngx_http_llm_quota_file_t  file;
 
+    ngx_http_llm_quota_directory(zone, log);
+
     if (ngx_http_llm_quota_read(zone, &file, log) != NGX_OK) {
         return;
     }
@@ -131,6 +135,42 @@ ngx_http_llm_quota_load(ngx_http_llm_limit_zone_t *zone, ngx_log_t *log)
     ngx_http_llm_limit_unlock(zone);
 
     ngx_free(file.data);
+}
+
+
+/* a directory that is not there yet is made for the workers, as nginx does */
+
+static void
+ngx_http_llm_quota_directory(ngx_http_llm_limit_zone_t *zone, ngx_log_t *log)
+{
+    u_char   name[NGX_MAX_PATH];
+    char    *p;
+
+    (void) ngx_cpystrn(name, zone->state.data, zone->state.len + 1);
+
+    p = strrchr((char *) name, '/');
+    if (p == NULL || p == (char *) name) {
+        return;
+    }
+
+    *p = '\0';
+
+    if (mkdir((const char *) name, 0700) == -1) {
+
+        if (ngx_errno != NGX_EEXIST) {
+            ngx_log_error(NGX_LOG_WARN, log, ngx_errno,
+                          ngx_create_dir_n " \"%s\" failed", name);
+        }
+
+        return;
+    }
+
+    if (geteuid() == 0
+        && chown((const char *) name, zone->ccf->user, zone->ccf->group) == -1)
+    {
+        ngx_log_error(NGX_LOG_WARN, log, ngx_errno,
+                      "chown(\"%s\", %d) failed", name, zone->ccf->user);
+    }
 }
 
 
