@@ -254,6 +254,24 @@ sub idle {
     is(scalar(grep { logged($n, $_)->{reason} eq 'client_abort' } @s), 5, 'all are logged');
 }
 
+# ---- in the module's own queue: the engine has not even accepted ------------------
+{
+    my $n = server(http => 'llm_queue 3; llm_connect_timeout 20s;',
+        engine => 'handshake silent; shutdown_timeout 1s;')->start;
+    for my $round (1 .. 3) {
+        my @s = map { ask($n, tokens => 1) } 1 .. 3;
+        my $full = ask($n, tokens => 1);
+        is($full->finish->{status}, 503, "round $round: the queue is full");
+        $_->close for @s;
+        is(join(' ', map { my $f = logged($n, $_); "$f->{status}$f->{reason}$f->{completion}" } @s),
+            join(' ', ('499client_abort-') x 3), "round $round: all leave it, nothing was asked");
+    }
+    my $s = ask($n, tokens => 1);
+    ok(!$s->read_until(qr/HTTP/, 0.3), 'and there is room again');
+    $s->close;
+    $n->stop('TERM')->check_clean;
+}
+
 # ---- nginx cuts the request: worker_shutdown_timeout ------------------------------
 {
     my $n = server(main => 'worker_shutdown_timeout 300ms;')->start->wait_ready;

@@ -17,6 +17,10 @@ require "$FindBin::Bin/lib/LLM/Nginx.pm";
 local $SIG{PIPE} = 'IGNORE';
 
 my $ipv6 = IO::Socket::IP->new(LocalHost => '::1', Listen => 1) ? 1 : 0;
+# Thread pools need epoll and an nginx that was built with them.
+my $nginx = LLM::Nginx::find_nginx();
+my $threads = qx($nginx -V 2>&1) =~ /--with-threads/
+    && ($ENV{TEST_NGINX_EVENT_TYPE} || 'epoll') eq 'epoll' ? 'aio threads;' : '';
 my %port;
 my $http = 'large_client_header_buffers 4 16k; keepalive_timeout 20s;';
 
@@ -44,7 +48,7 @@ server('gzip', 'gzip on; gzip_types *; gzip_min_length 1; gzip_http_version 1.0;
 server('sub', "sub_filter 'tok' 'TOK'; sub_filter_types *; sub_filter_once off;");
 server('addition', 'addition_types *; add_before_body /before; add_after_body /after;'
     . ' location = /before { return 200 "BEFORE "; } location = /after { return 200 " AFTER"; }');
-server('buffers', 'postpone_output 100000; output_buffers 8 64k; sendfile on; aio threads; tcp_nopush on;');
+server('buffers', "postpone_output 100000; output_buffers 8 64k; sendfile on; $threads tcp_nopush on;");
 server('nochunk', 'chunked_transfer_encoding off;');
 server('rate', '', 'limit_rate 3k; limit_rate_after 300;');
 server('reset', 'reset_timedout_connection on;', 'llm_send_timeout 400ms; llm_buffer_size 4k;');

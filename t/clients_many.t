@@ -25,14 +25,8 @@ if (qx(bash -c 'ulimit -Sn') =~ /^(\d+)/ && $1 < $need) {
     exec 'bash', '-c', "ulimit -Sn $need && exec \"\$0\" \"\$@\"", $^X, map({ "-I$_" } @INC), $0;
 }
 
-my $n = LLM::Nginx->new(workers => 1, main => 'worker_rlimit_nofile 4096;',
+my $n = LLM::Nginx->new(workers => 1, connections => 3000, main => 'worker_rlimit_nofile 4096;',
     http => 'keepalive_timeout 300s; keepalive_requests 1000000;');
-open my $in, '<', "$n->{dir}/nginx.conf" or die;
-my $conf = do { local $/; <$in> };
-$conf =~ s/worker_connections 512/worker_connections 3000/;
-open my $out, '>', "$n->{dir}/nginx.conf" or die;
-print {$out} $conf;
-close $out;
 $n->start->wait_ready;
 $n->chat for 1 .. 20;
 my ($worker) = $n->workers;

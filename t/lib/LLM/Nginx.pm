@@ -30,7 +30,8 @@ sub new {
     make_path("$dir/logs");
     my $self = bless {
         dir => $dir, daemon => 'on', master => 'on', workers => 2,
-        engine => '', http => '', location => '', main => '', %o,
+        engine => '', http => '', location => '', main => '',
+        connections => 512, events => $ENV{TEST_NGINX_EVENT_TYPE} ? "use $ENV{TEST_NGINX_EVENT_TYPE};" : '', %o,
         port => free_port(),
         binary => $ENV{TEST_NGINX_MOCK_ENGINE}
             || "$ENV{TEST_NGINX_ROOT}/build/release/nginx-llm-mock-engine",
@@ -85,7 +86,7 @@ pid $self->{dir}/nginx.pid;
 error_log $self->{dir}/logs/error.log info;
 $user
 $self->{main}
-events { worker_connections 512; }
+events { worker_connections $self->{connections}; $self->{events} }
 http {
     log_format llm '\$status $finish"\$request"';
     access_log $self->{dir}/logs/access.log llm;
