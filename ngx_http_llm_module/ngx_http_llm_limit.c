@@ -245,6 +245,10 @@ ngx_http_llm_limit_answer(ngx_http_llm_ctx_t *ctx)
 {
     ngx_int_t  rc;
 
+    if (ctx->slot == NGX_HTTP_LLM_NO_SLOT) {
+        return;
+    }
+
     rc = ngx_http_llm_limit_admit(ctx,
                            &ctx->session->slots[ctx->slot].reservation);
 

@@ -175,6 +175,8 @@ void ngx_http_llm_limit_lock(ngx_http_llm_limit_zone_t *zone);
 void ngx_http_llm_limit_unlock(ngx_http_llm_limit_zone_t *zone);
 ngx_http_llm_limit_node_t *ngx_http_llm_limit_find_locked(
     ngx_http_llm_limit_zone_t *zone, ngx_str_t *key, uint32_t hash);
+ngx_http_llm_limit_node_t *ngx_http_llm_limit_after_locked(
+    ngx_http_llm_limit_zone_t *zone, ngx_str_t *key, uint32_t hash);
 ngx_http_llm_limit_node_t *ngx_http_llm_limit_get_locked(
     ngx_http_llm_limit_zone_t *zone, ngx_str_t *key, uint32_t hash);
 void ngx_http_llm_limit_update_locked(ngx_http_llm_limit_zone_t *zone,

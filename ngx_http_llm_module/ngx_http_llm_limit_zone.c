@@ -12,6 +12,7 @@
 
 
 #define NGX_HTTP_LLM_LIMIT_SWEEP   1000
+#define NGX_HTTP_LLM_LIMIT_TRIES   64      /* nodes looked at to make room */
 #define NGX_HTTP_LLM_LIMIT_EXCESS  (INT64_MAX / 4)
 
 
@@ -169,6 +170,44 @@ ngx_http_llm_limit_rbtree_insert_value(ngx_rbtree_node_t *temp,
 }
 
 
+/*
+ * The first node behind a key, in the order of the tree; NULL: there is none.
+ * A walk through the zone goes on from here after the lock was given back.
+ */
+
+ngx_http_llm_limit_node_t *
+ngx_http_llm_limit_after_locked(ngx_http_llm_limit_zone_t *zone,
+    ngx_str_t *key, uint32_t hash)
+{
+    ngx_rbtree_node_t          *node, *sentinel;
+    ngx_http_llm_limit_node_t  *ln, *found;
+
+    node = zone->sh->rbtree.root;
+    sentinel = zone->sh->rbtree.sentinel;
+    found = NULL;
+
+    while (node != sentinel) {
+        ln = (ngx_http_llm_limit_node_t *) &node->color;
+
+        if (key->len == 0
+            || hash < node->key
+            || (hash == node->key
+                && ngx_memn2cmp(key->data, ln->data, key->len,
+                                (size_t) ln->len)
+                   < 0))
+        {
+            found = ln;
+            node = node->left;
+
+        } else {
+            node = node->right;
+        }
+    }
+
+    return found;
+}
+
+
 ngx_http_llm_limit_node_t *
 ngx_http_llm_limit_find_locked(ngx_http_llm_limit_zone_t *zone,
     ngx_str_t *key, uint32_t hash)
@@ -297,7 +336,7 @@ ngx_http_llm_limit_expire_locked(ngx_http_llm_limit_zone_t *zone,
     ngx_rbtree_node_t          *node;
     ngx_http_llm_limit_node_t  *ln;
 
-    tries = force ? NGX_MAX_INT_T_VALUE : 1;
+    tries = force ? NGX_HTTP_LLM_LIMIT_TRIES : 1;
 
     for (q = ngx_queue_last(&zone->sh->queue);
          q != ngx_queue_sentinel(&zone->sh->queue) && tries;

@@ -9,7 +9,7 @@
  * what the file says, adds what was used here since it was last read or
  * written, and replaces it by rename().
  *
- *     nginx-llm-quota 1 START COUNT\n    of the period, seconds since 1970
+ *     nginx-llm-quota 1 START\n          of the period, seconds since 1970
  *     USED KEY\n                         tokens; bytes of a key that are not
  *     ...                                plain are %XX
  *     end CRC\n                          CRC-32 of everything before, 8 digits
@@ -24,11 +24,10 @@
 
 
 #define NGX_HTTP_LLM_QUOTA_MAGIC   "nginx-llm-quota 1 "
-#define NGX_HTTP_LLM_QUOTA_HEAD    (sizeof(NGX_HTTP_LLM_QUOTA_MAGIC)         \
-                                    + 2 * NGX_INT64_LEN + 2)
 #define NGX_HTTP_LLM_QUOTA_LINE    (NGX_INT64_LEN + 2                        \
                                     + 3 * NGX_HTTP_LLM_LIMIT_KEY)
 #define NGX_HTTP_LLM_QUOTA_END     (sizeof("end 01234567\n") - 1)
+#define NGX_HTTP_LLM_QUOTA_CHUNK   256     /* keys while the zone is locked */
 #define NGX_HTTP_LLM_QUOTA_TRIES   100     /* of 10 ms, for the lock */
 
 
@@ -48,15 +47,16 @@ static ngx_fd_t ngx_http_llm_quota_lock_file(ngx_http_llm_limit_zone_t *zone,
     ngx_uint_t tries, ngx_log_t *log);
 static ngx_int_t ngx_http_llm_quota_read(ngx_http_llm_limit_zone_t *zone,
     ngx_http_llm_quota_file_t *file, ngx_log_t *log);
-static ngx_int_t ngx_http_llm_quota_merge_locked(
+static ngx_int_t ngx_http_llm_quota_merge(
     ngx_http_llm_limit_zone_t *zone, ngx_http_llm_quota_file_t *file);
 static ngx_int_t ngx_http_llm_quota_check(ngx_http_llm_quota_file_t *file,
     time_t *start, u_char **lines);
 static u_char *ngx_http_llm_quota_line(u_char *p, u_char *last, int64_t *used,
     u_char *key, size_t *len);
-static ngx_int_t ngx_http_llm_quota_print_locked(
-    ngx_http_llm_limit_zone_t *zone, time_t start,
+static ngx_int_t ngx_http_llm_quota_print(ngx_http_llm_limit_zone_t *zone,
     ngx_http_llm_quota_file_t *file, ngx_log_t *log);
+static u_char *ngx_http_llm_quota_print_key(u_char *p, int64_t used,
+    ngx_str_t *key);
 static ngx_int_t ngx_http_llm_quota_write(ngx_http_llm_limit_zone_t *zone,
     ngx_http_llm_quota_file_t *file, ngx_uint_t sync, ngx_log_t *log);
 static void ngx_http_llm_quota_saved(ngx_http_llm_limit_zone_t *zone,
@@ -124,15 +124,11 @@ ngx_http_llm_quota_load(ngx_http_llm_limit_zone_t *zone, ngx_log_t *log)
         return;
     }
 
-    ngx_http_llm_limit_lock(zone);
-
-    if (ngx_http_llm_quota_merge_locked(zone, &file) != NGX_OK) {
+    if (ngx_http_llm_quota_merge(zone, &file) != NGX_OK) {
         ngx_log_error(NGX_LOG_WARN, log, 0,
                       "zone \"%V\" cannot hold all keys of \"%V\"",
                       &zone->shm_zone->shm.name, &zone->state);
     }
-
-    ngx_http_llm_limit_unlock(zone);
 
     ngx_free(file.data);
 }
@@ -227,7 +223,6 @@ static ngx_int_t
 ngx_http_llm_quota_save(ngx_http_llm_limit_zone_t *zone, ngx_uint_t tries,
     ngx_log_t *log)
 {
-    time_t                      start;
     ngx_fd_t                    lock;
     ngx_int_t                   rc;
     ngx_uint_t                  dirty;
@@ -259,24 +254,22 @@ ngx_http_llm_quota_save(ngx_http_llm_limit_zone_t *zone, ngx_uint_t tries,
         return NGX_ERROR;
     }
 
-    ngx_http_llm_limit_lock(zone);
-
     if (rc == NGX_OK) {
-        (void) ngx_http_llm_quota_merge_locked(zone, &old);
+        (void) ngx_http_llm_quota_merge(zone, &old);
         ngx_free(old.data);
 
     } else if (rc == NGX_ERROR) {
         zone->sh->dirty = 1;
     }
 
+    /* what is settled from here on is dirty again */
+
+    ngx_http_llm_limit_lock(zone);
     dirty = zone->sh->dirty;
     zone->sh->dirty = 0;
-
-    start = ngx_http_llm_quota_start(zone, ngx_time());
-    rc = dirty ? ngx_http_llm_quota_print_locked(zone, start, &new, log)
-               : NGX_DECLINED;
-
     ngx_http_llm_limit_unlock(zone);
+
+    rc = dirty ? ngx_http_llm_quota_print(zone, &new, log) : NGX_DECLINED;
 
     if (rc == NGX_OK) {
         rc = ngx_http_llm_quota_write(zone, &new, tries > 1, log);
@@ -416,7 +409,7 @@ ngx_http_llm_quota_read(ngx_http_llm_limit_zone_t *zone,
 /* adds what others have used since this zone has last looked */
 
 static ngx_int_t
-ngx_http_llm_quota_merge_locked(ngx_http_llm_limit_zone_t *zone,
+ngx_http_llm_quota_merge(ngx_http_llm_limit_zone_t *zone,
     ngx_http_llm_quota_file_t *file)
 {
     size_t                      len;
@@ -426,6 +419,7 @@ ngx_http_llm_quota_merge_locked(ngx_http_llm_limit_zone_t *zone,
     int64_t                     used;
     ngx_int_t                   rc;
     ngx_str_t                   key;
+    ngx_uint_t                  n;
     ngx_http_llm_limit_node_t  *node;
 
     zone->sh->file_ino = file->ino;
@@ -440,10 +434,18 @@ ngx_http_llm_quota_merge_locked(ngx_http_llm_limit_zone_t *zone,
     rc = NGX_OK;
     last = file->data + file->len - NGX_HTTP_LLM_QUOTA_END;
 
-    while (p < last) {
+    ngx_http_llm_limit_lock(zone);
+
+    for (n = 1; p < last; n++) {
         p = ngx_http_llm_quota_line(p, last, &used, buf, &len);
         if (p == NULL) {
-            return NGX_ERROR;
+            rc = NGX_ERROR;
+            break;
+        }
+
+        if (n % NGX_HTTP_LLM_QUOTA_CHUNK == 0) {
+            ngx_http_llm_limit_unlock(zone);
+            ngx_http_llm_limit_lock(zone);
         }
 
         key.data = buf;
@@ -464,6 +466,8 @@ ngx_http_llm_quota_merge_locked(ngx_http_llm_limit_zone_t *zone,
             node->saved = used;
         }
     }
+
+    ngx_http_llm_limit_unlock(zone);
 
     return rc;
 }
@@ -501,18 +505,13 @@ ngx_http_llm_quota_check(ngx_http_llm_quota_file_t *file, time_t *start,
 
     p = file->data + sizeof(NGX_HTTP_LLM_QUOTA_MAGIC) - 1;
 
-    q = ngx_strlchr(p, last, ' ');
+    q = ngx_strlchr(p, last, '\n');
     if (q == NULL) {
         return NGX_ERROR;
     }
 
     *start = ngx_atotm(p, q - p);
     if (*start == NGX_ERROR) {
-        return NGX_ERROR;
-    }
-
-    q = ngx_strlchr(q, last, '\n');
-    if (q == NULL) {
         return NGX_ERROR;
     }
 
@@ -571,75 +570,117 @@ ngx_http_llm_quota_line(u_char *p, u_char *last, int64_t *used, u_char *key,
 }
 
 
+/*
+ * The zone is locked for some keys at a time: others need not wait until all
+ * of a large one is written down, and each key is a number of its own.
+ */
+
 static ngx_int_t
-ngx_http_llm_quota_print_locked(ngx_http_llm_limit_zone_t *zone, time_t start,
+ngx_http_llm_quota_print(ngx_http_llm_limit_zone_t *zone,
     ngx_http_llm_quota_file_t *file, ngx_log_t *log)
 {
-    u_char                     *p, *key, *last;
-    size_t                      size;
-    ngx_queue_t                *q;
-    ngx_uint_t                  n;
+    u_char                     *p, *data, buf[NGX_HTTP_LLM_LIMIT_KEY];
+    size_t                      size, room;
+    time_t                      start;
+    ngx_str_t                   key;
+    ngx_uint_t                  n, more;
     ngx_http_llm_limit_node_t  *node;
 
-    size = NGX_HTTP_LLM_QUOTA_HEAD + NGX_HTTP_LLM_QUOTA_END;
-    n = 0;
+    start = ngx_http_llm_quota_start(zone, ngx_time());
 
-    for (q = ngx_queue_head(&zone->sh->queue);
-         q != ngx_queue_sentinel(&zone->sh->queue);
-         q = ngx_queue_next(q))
-    {
-        node = ngx_queue_data(q, ngx_http_llm_limit_node_t, queue);
+    size = 65536;
+    room = NGX_HTTP_LLM_QUOTA_CHUNK * NGX_HTTP_LLM_QUOTA_LINE
+           + NGX_HTTP_LLM_QUOTA_END;
+    key.data = buf;
+    key.len = 0;
 
-        if (node->start == start && node->used) {
-            size += NGX_INT64_LEN + 2 + 3 * node->len;
-            n++;
-        }
-    }
+    file->data = NULL;
+    file->len = 0;
 
-    file->data = ngx_alloc(size, log);
-    if (file->data == NULL) {
-        return NGX_ERROR;
-    }
+    do {
+        if (file->data == NULL || size - file->len < room) {
+            size = 2 * size + room;
 
-    p = ngx_sprintf(file->data, NGX_HTTP_LLM_QUOTA_MAGIC "%T %ui\n", start, n);
+            data = ngx_alloc(size, log);
+            if (data == NULL) {
+                ngx_free(file->data);
+                return NGX_ERROR;
+            }
 
-    for (q = ngx_queue_head(&zone->sh->queue);
-         q != ngx_queue_sentinel(&zone->sh->queue);
-         q = ngx_queue_next(q))
-    {
-        node = ngx_queue_data(q, ngx_http_llm_limit_node_t, queue);
-
-        if (node->start != start || node->used == 0) {
-            continue;
-        }
-
-        p = ngx_sprintf(p, "%L ", node->used);
-
-        key = node->data;
-        last = node->data + node->len;
-
-        for ( /* void */ ; key < last; key++) {
-
-            if ((*key >= 'a' && *key <= 'z') || (*key >= 'A' && *key <= 'Z')
-                || (*key >= '0' && *key <= '9')
-                || *key == '-' || *key == '_' || *key == '.' || *key == ':'
-                || *key == '@' || *key == '/')
-            {
-                *p++ = *key;
+            if (file->data) {
+                ngx_memcpy(data, file->data, file->len);
+                ngx_free(file->data);
 
             } else {
-                p = ngx_sprintf(p, "%%%02xD", (uint32_t) *key);
+                file->len = ngx_sprintf(data, NGX_HTTP_LLM_QUOTA_MAGIC "%T\n",
+                                        start)
+                            - data;
+            }
+
+            file->data = data;
+        }
+
+        p = file->data + file->len;
+        more = 1;
+
+        ngx_http_llm_limit_lock(zone);
+
+        for (n = 0; n < NGX_HTTP_LLM_QUOTA_CHUNK; n++) {
+            node = ngx_http_llm_limit_after_locked(zone, &key,
+                                         ngx_crc32_short(key.data, key.len));
+            if (node == NULL) {
+                more = 0;
+                break;
+            }
+
+            key.len = node->len;
+            ngx_memcpy(key.data, node->data, key.len);
+
+            if (node->start == start && node->used) {
+                p = ngx_http_llm_quota_print_key(p, node->used, &key);
             }
         }
 
-        *p++ = '\n';
-    }
+        ngx_http_llm_limit_unlock(zone);
 
-    p = ngx_sprintf(p, "end %08xD\n", ngx_crc32_long(file->data,
-                                                     p - file->data));
+        file->len = p - file->data;
+
+    } while (more);
+
+    p = ngx_sprintf(p, "end %08xD\n", ngx_crc32_long(file->data, file->len));
     file->len = p - file->data;
 
     return NGX_OK;
+}
+
+
+static u_char *
+ngx_http_llm_quota_print_key(u_char *p, int64_t used, ngx_str_t *key)
+{
+    u_char  *c, *last;
+
+    p = ngx_sprintf(p, "%L ", used);
+
+    c = key->data;
+    last = key->data + key->len;
+
+    for ( /* void */ ; c < last; c++) {
+
+        if ((*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z')
+            || (*c >= '0' && *c <= '9')
+            || *c == '-' || *c == '_' || *c == '.' || *c == ':'
+            || *c == '@' || *c == '/')
+        {
+            *p++ = *c;
+
+        } else {
+            p = ngx_sprintf(p, "%%%02xD", (uint32_t) *c);
+        }
+    }
+
+    *p++ = '\n';
+
+    return p;
 }
 
 
@@ -722,6 +763,7 @@ ngx_http_llm_quota_saved(ngx_http_llm_limit_zone_t *zone,
     u_char                      buf[NGX_HTTP_LLM_LIMIT_KEY];
     int64_t                     used;
     ngx_str_t                   key;
+    ngx_uint_t                  n;
     ngx_http_llm_limit_node_t  *node;
 
     if (ngx_http_llm_quota_check(file, &start, &p) != NGX_OK) {
@@ -735,10 +777,15 @@ ngx_http_llm_quota_saved(ngx_http_llm_limit_zone_t *zone,
     zone->sh->file_ino = file->ino;
     zone->sh->file_mtime = file->mtime;
 
-    while (p && p < last) {
+    for (n = 1; p < last; n++) {
         p = ngx_http_llm_quota_line(p, last, &used, buf, &len);
         if (p == NULL) {
             break;
+        }
+
+        if (n % NGX_HTTP_LLM_QUOTA_CHUNK == 0) {
+            ngx_http_llm_limit_unlock(zone);
+            ngx_http_llm_limit_lock(zone);
         }
 
         key.data = buf;

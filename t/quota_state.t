@@ -97,7 +97,7 @@ $n->start->wait_ready;
 {
     ask($n, "odd key%\x7f=1", prompt_tokens => 40, tokens => 2, max_tokens => 2);
     $n->stop;
-    like(slurp($file), qr/^nginx-llm-quota 1 \d+ \d+\n(?:.*\n)*150 a\n/, 'the state file');
+    like(slurp($file), qr/^nginx-llm-quota 1 \d+\n(?:.*\n)*150 a\n/, 'the state file');
     is((stat $file)[2] & 0777, 0600, 'is nobody else\'s');
     ok(!-e "$file.new", 'no half of one is left');
     $n->start->wait_ready;
@@ -172,12 +172,18 @@ for my $case (['cut', sub { substr $_[0], 0, -20 }], ['changed', sub { $_[0] =~ 
     $n->stop;
 }
 
-# A directory that cannot be written: an error in the log, and service.
+# A directory that is not there is made; deeper ones are not: an error in the
+# log, and service.
 {
-    $n->write_conf(http => $zones =~ s{state=quota.state}{state=/nonexistent/quota.state}r);
+    $n->write_conf(http => $zones =~ s{state=quota.state}{state=made/quota.state}r);
+    $n->start->wait_ready;
+    ask($n, 'a', prompt_tokens => 30, tokens => 0, max_tokens => 1);
+    $n->stop;
+    like(slurp("$n->{dir}/made/quota.state"), qr/^30 a$/m, 'the directory is made');
+    $n->write_conf(http => $zones =~ s{state=quota.state}{state=no/such/quota.state}r);
     $n->start->wait_ready;
     is(ask($n, 'a', prompt_tokens => 30, tokens => 0)->{status}, 200, 'nginx serves');
-    ok($n->wait_for(sub { $n->log =~ /\[error\].*"\/nonexistent\/quota.state.lock" failed, quotas are not saved/ }), 'and complains');
+    ok($n->wait_for(sub { $n->log =~ /\[error\].*\/no\/such\/quota.state.lock" failed, quotas are not saved/ }), 'and complains');
     $n->stop;
 }
 
