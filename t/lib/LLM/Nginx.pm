@@ -107,6 +107,24 @@ END
     return $self;
 }
 
+# Takes a file of conf/ instead, with its @NAMES@ filled in; the last argument
+# may be a function that changes the text.  Such a file runs in the foreground.
+sub use_conf {
+    my ($self, $name, @values) = @_;
+    my $change = @values % 2 ? pop @values : sub { $_[0] };
+    my %value = (PREFIX => $self->{dir}, PORT => $self->{port},
+        MODEL => "$ENV{TEST_NGINX_ROOT}/models/demo", ENGINE => $self->{binary},
+        MODULE => (split ' ', $ENV{TEST_NGINX_LOAD_MODULES})[0],
+        CONF => "$ENV{TEST_NGINX_ROOT}/conf", USER => $> == 0 ? 'user root;' : '', @values);
+    open my $in, '<', "$ENV{TEST_NGINX_ROOT}/conf/$name" or die "conf/$name: $!";
+    my $text = do { local $/; <$in> };
+    $text =~ s/\@([A-Z_]+)\@/$value{$1} \/\/ die "conf\/$name: no value for $1"/ge;
+    open my $out, '>', "$self->{dir}/nginx.conf" or die $!;
+    print {$out} $change->($text);
+    close $out;
+    return $self;
+}
+
 # Runs nginx -t or -s; returns (exit code, what it said).
 sub nginx {
     my ($self, @args) = @_;
