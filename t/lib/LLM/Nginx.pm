@@ -30,7 +30,7 @@ sub new {
     make_path("$dir/logs");
     my $self = bless {
         dir => $dir, daemon => 'on', master => 'on', workers => 2,
-        engine => '', http => '', location => '', main => '',
+        engine => '', http => '', location => '', server => '', main => '',
         connections => 512, events => $ENV{TEST_NGINX_EVENT_TYPE} ? "use $ENV{TEST_NGINX_EVENT_TYPE};" : '', %o,
         port => free_port(),
         binary => $ENV{TEST_NGINX_MOCK_ENGINE}
@@ -100,6 +100,7 @@ $engines
     server {
         listen 127.0.0.1:$self->{port};
         $pass
+        $self->{server}
     }
 }
 END
