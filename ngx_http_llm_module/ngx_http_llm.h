@@ -3,7 +3,8 @@
  * ngx_http_llm.h - what the files of ngx_http_llm_module share.
  *
  * The module moves bytes: a request body to the engine, response bytes back.
- * It knows no JSON and no tokens.  Who calls whom:
+ * It knows no tokens, and of JSON only where a body says "model".  Who calls
+ * whom:
  *
  *     _module.c     directives, life-cycle hooks
  *     _conf.c       configuration, managed block

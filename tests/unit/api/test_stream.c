@@ -115,12 +115,19 @@ fixture_destroy(struct fixture *f)
     buf_destroy(&f->reply.body);
 }
 
+/* model: what the module says instead of the body, NULL: nothing. */
 static void
-fixture_call(struct fixture *f, enum api_route route, const char *body)
+fixture_call_as(struct fixture *f, enum api_route route, const char *body,
+                const char *model)
 {
     struct api_call  call = { .route = route, .body = str_from(body),
                               .request_id = STR("r1"), .arrival_ns = 1000 };
     struct buf       b = f->reply.body;
+
+    if (model != NULL) {
+        call.model_override = true;
+        call.model_id = str_from(model);
+    }
 
     api_stream_destroy(f->stream);
     buf_reset(&b);
@@ -131,6 +138,12 @@ fixture_call(struct fixture *f, enum api_route route, const char *body)
     if (f->stream != NULL) {
         api_submit(f->stream, &f->reply);
     }
+}
+
+static void
+fixture_call(struct fixture *f, enum api_route route, const char *body)
+{
+    fixture_call_as(f, route, body, NULL);
 }
 
 static void
@@ -403,6 +416,32 @@ test_small_routes(void **state)
     fixture_destroy(&f);
 }
 
+static void
+test_an_override_counts_instead_of_the_bodys_model(void **state)
+{
+    static const struct { const char *body, *model; int status; }  rows[] = {
+        { "{\"prompt\":[1],\"model\":\"demo\"}", NULL, 200 },
+        { "{\"prompt\":[1],\"model\":\"smart\"}", NULL, 404 },
+        { "{\"prompt\":[1],\"model\":\"smart\"}", "", 200 },
+        { "{\"prompt\":[1],\"model\":\"smart\"}", "alias", 200 },
+        { "{\"prompt\":[1],\"model\":\"demo\"}", "other", 404 },
+        { "{\"prompt\":[1]}", "other", 404 },
+        { "{\"prompt\":[1],\"model\":7}", "demo", 400 },
+    };
+    struct fixture  f;
+
+    (void) state;
+    fixture_init(&f);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        fixture_call_as(&f, API_COMPLETIONS, rows[i].body, rows[i].model);
+        assert_int_equal(f.engine.num_gens, rows[i].status == 200);
+        assert_int_equal(f.reply.done ? f.reply.status : 200, rows[i].status);
+    }
+    fixture_call_as(&f, API_COMPLETIONS, "{\"prompt\":[1]}", "other");
+    assert_true(body_has(&f, "The model `other` does not exist."));
+    fixture_destroy(&f);
+}
+
 int
 main(void)
 {
@@ -419,6 +458,7 @@ main(void)
         cmocka_unit_test(test_bad_requests_never_reach_the_engine),
         cmocka_unit_test(test_stop_token_ids_are_reported_and_eos_is_not),
         cmocka_unit_test(test_small_routes),
+        cmocka_unit_test(test_an_override_counts_instead_of_the_bodys_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
