@@ -2,8 +2,8 @@
  *
  * The listening socket is served before the model is loaded (workers are told
  * "loading"), so loading runs in a thread of its own and this one waits for
- * signals: TERM, INT, QUIT end gracefully, WINCH ends when the workers have left
- * (another engine takes over), USR2 prints the state report.
+ * signals: TERM, INT, QUIT end gracefully, SUPERVISE_SIGRETIRE ends when the workers
+ * have left (another engine takes over), USR2 prints the state report.
  * Exit codes: 0 ended by a signal, 78 the configuration cannot work (the
  * supervisor does not retry), anything else is a crash. */
 #include "engine/app.h"
@@ -176,7 +176,7 @@ engine_wait(struct engine_main *m, const sigset_t *signals)
         } else if (sig == SIGUSR2) {
             engine_print_report(m);
         } else if (load_rc == OK) {
-            if (sig == SIGWINCH) {
+            if (sig == SUPERVISE_SIGRETIRE) {
                 sig = engine_retire(m, signals);
             }
             log_notice("signal %d: finishing what runs, at most %lld s", sig,
@@ -203,7 +203,7 @@ engine_serve(struct engine_main *m, char **envp)
     (void) sigaddset(&signals, SIGINT);
     (void) sigaddset(&signals, SIGQUIT);
     (void) sigaddset(&signals, SIGUSR2);
-    (void) sigaddset(&signals, SIGWINCH);
+    (void) sigaddset(&signals, SUPERVISE_SIGRETIRE);
     (void) sigaddset(&signals, SIGNAL_LOADED);
     /* Before the first thread: all of them inherit the mask. */
     (void) pthread_sigmask(SIG_BLOCK, &signals, NULL);

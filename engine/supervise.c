@@ -478,7 +478,7 @@ supervise_leave(struct supervise *s, int64_t term_ns)
                    : term_ns == NEVER ? ", the engine serves its workers until "
                    "they leave" : ", the engine finishes what it has");
         if (term_ns == NEVER && s->engine != 0) {
-            (void) kill(s->engine, SIGWINCH);
+            (void) kill(s->engine, SUPERVISE_SIGRETIRE);
         }
         s->term_ns = term_ns;
     } else if (term_ns < s->term_ns) {

@@ -17,7 +17,7 @@
  * key.  Their orders: wire/llm_wire.h.  When the last one has quit or died, or
  * at SIGTERM, SIGINT and SIGQUIT, the engine gets SIGTERM, after the grace time
  * its process group gets SIGKILL.  When the last one has retired, the engine
- * gets SIGWINCH and ends when its workers have left.  Without a lifeline
+ * gets SUPERVISE_SIGRETIRE and ends when its workers have left.  Without a lifeline
  * (started by hand) only signals end it.
  *
  * The inherited descriptor "previous" is the lifeline of an engine with other
@@ -38,6 +38,7 @@
 #ifndef LLM_SUPERVISE_H
 #define LLM_SUPERVISE_H
 
+#include <signal.h>
 #include <stdbool.h>
 
 #define SUPERVISE_OWNERS_MAX    16
@@ -47,6 +48,10 @@
 #define SUPERVISE_HEALTHY_S     60    /* a life this long resets the back-off */
 #define SUPERVISE_TRIES_BESIDE  3     /* while the previous engine serves */
 #define SUPERVISE_EX_CONFIG     78
+
+/* To an engine that another one replaces: serve the workers until they leave.
+ * Neither SIGWINCH, which a terminal sends, nor SIGUSR1, which people send. */
+#define SUPERVISE_SIGRETIRE     SIGRTMIN
 
 /* argv has "--supervise" anywhere before "--". */
 bool supervise_wanted(int argc, char **argv);

@@ -149,6 +149,7 @@ typedef struct {
     unsigned                   managed:1;
     unsigned                   has_options:1;
     unsigned                   drop:1;       /* change the user id */
+    unsigned                   replace:1;    /* the one before ends first */
 } ngx_http_llm_engine_t;
 
 
@@ -489,6 +490,7 @@ ngx_fd_t ngx_http_llm_owner_attach(ngx_cycle_t *cycle,
 ngx_int_t ngx_http_llm_owner_ask(ngx_fd_t s, ngx_uint_t op,
     ngx_http_llm_engine_t *engine, ngx_cycle_t *cycle,
     struct llm_answer *answer, ngx_fd_t *fd);
+void ngx_http_llm_owner_wait(ngx_fd_t s);
 void ngx_http_llm_owner_sweep(ngx_str_t *socket);
 void ngx_http_llm_owner_path(struct sockaddr_un *sun, ngx_str_t *path);
 

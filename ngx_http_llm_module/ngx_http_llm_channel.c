@@ -264,8 +264,8 @@ ngx_http_llm_session_connect(ngx_http_llm_session_t *s)
 
     if (connect(fd, (struct sockaddr *) &sun, sizeof(sun)) == -1) {
         err = ngx_errno;
-        level = s->refused_logged && s->refused_err == err ? NGX_LOG_INFO
-                                                           : NGX_LOG_WARN;
+        level = s->after || (s->refused_logged && s->refused_err == err)
+                ? NGX_LOG_INFO : NGX_LOG_WARN;
         s->refused_logged = 1;
         s->refused_err = err;
 

@@ -274,6 +274,20 @@ ngx_http_llm_owner_recv(ngx_fd_t s, struct llm_answer *answer, ngx_fd_t *fd)
 }
 
 
+/* after RETIRE of an engine that does not serve: it ends at once, or soon */
+
+void
+ngx_http_llm_owner_wait(ngx_fd_t s)
+{
+    struct pollfd  pfd;
+
+    pfd.fd = s;
+    pfd.events = POLLIN;
+
+    (void) poll(&pfd, 1, NGX_HTTP_LLM_OWNER_TIMEOUT);
+}
+
+
 /*
  * Removes what supervisors of this engine have left: one that was killed, or
  * one that may not write in the directory.  Only the master can do it later.

@@ -514,6 +514,8 @@ ngx_http_llm_process_change(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine,
         return;
     }
 
+    engine->replace = (engine->reload == NGX_HTTP_LLM_RELOAD_REPLACE);
+
     fd = ngx_http_llm_spawn(cycle, engine, old->fd, &old->path);
 
     if (fd == (ngx_fd_t) -1) {
@@ -549,19 +551,21 @@ ngx_http_llm_process_change(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine,
 
 /*
  * The engine with the old options does not serve: it loads, or could not be
- * started.  If it was to take over from another one, that one still does.
+ * started.  Its memory is wanted back before the new one begins.  If it was to
+ * take over from another engine, that one still serves, and goes on.
  */
 
 static void
 ngx_http_llm_process_correct(ngx_cycle_t *cycle,
     ngx_http_llm_engine_t *engine, ngx_http_llm_owner_t *old)
 {
-    ngx_fd_t               fd, previous;
-    ngx_str_t              path;
-    struct llm_answer      answer;
+    ngx_fd_t           fd, previous;
+    ngx_str_t          path;
+    struct llm_answer  answer;
 
-    path.len = 0;
-    path.data = NULL;
+    ngx_log_error(NGX_LOG_NOTICE, cycle->log, 0,
+                  "engine \"%V\" was not ready with its old options, starting "
+                  "it with the new ones", &engine->name);
 
     if (ngx_http_llm_owner_ask(old->fd, LLM_ORDER_YIELD, NULL, cycle, &answer,
                                &previous)
@@ -570,44 +574,54 @@ ngx_http_llm_process_correct(ngx_cycle_t *cycle,
         previous = -1;
     }
 
-    if (previous != -1) {
-        path.data = (u_char *) answer.previous;
-        path.len = ngx_strlen(answer.previous);
+    if (previous == -1) {
+        engine->replace = 1;
+
+        fd = ngx_http_llm_spawn(cycle, engine, old->fd, &old->path);
+
+        if (fd != (ngx_fd_t) -1) {
+            (void) ngx_http_llm_process_add(cycle, engine, fd, &engine->path);
+            ngx_http_llm_process_drop(old);
+        }
+
+        return;
     }
 
-    ngx_log_error(NGX_LOG_NOTICE, cycle->log, 0,
-                  "engine \"%V\" was not ready with its old options, starting "
-                  "it with the new ones", &engine->name);
+    path.data = (u_char *) answer.previous;
+    path.len = ngx_strlen(answer.previous);
+
+    (void) ngx_http_llm_owner_ask(old->fd, LLM_ORDER_RETIRE, NULL, NULL, NULL,
+                                  NULL);
+    ngx_http_llm_owner_wait(old->fd);
+    ngx_http_llm_process_drop(old);
+
+    ngx_http_llm_process_previous(cycle, engine, path.data);
+
+    engine->replace = (engine->reload == NGX_HTTP_LLM_RELOAD_REPLACE);
 
     fd = ngx_http_llm_spawn(cycle, engine, previous, &path);
 
     if (fd != (ngx_fd_t) -1) {
         (void) ngx_http_llm_process_add(cycle, engine, fd, &engine->path);
+        (void) close(previous);
 
-        if (path.len && engine->reload != NGX_HTTP_LLM_RELOAD_REPLACE) {
-            ngx_http_llm_process_previous(cycle, engine, path.data);
+        if (engine->replace) {
+            engine->previous.len = 0;
         }
 
-        if (previous != -1) {
-            (void) close(previous);
-        }
-
-    } else if (previous != -1 && path.len) {
-        ngx_log_error(NGX_LOG_ERR, cycle->log, 0,
-                      "engine \"%V\" could not be started with its new "
-                      "options, the one at \"%V\" goes on serving",
-                      &engine->name, &path);
-
-        ngx_http_llm_process_previous(cycle, engine, path.data);
-
-        engine->path = engine->previous;
-        engine->previous.len = 0;
-
-        (void) ngx_http_llm_process_add(cycle, engine, previous,
-                                        &engine->path);
+        return;
     }
 
-    ngx_http_llm_process_release(old, LLM_ORDER_RETIRE, cycle->log);
+    ngx_log_error(NGX_LOG_ERR, cycle->log, 0,
+                  "engine \"%V\" could not be started with its new options, the "
+                  "one at \"%V\" goes on serving", &engine->name, &path);
+
+    if (engine->previous.len) {
+        engine->path = engine->previous;
+        engine->previous.len = 0;
+    }
+
+    (void) ngx_http_llm_process_add(cycle, engine, previous, &path);
 }
 
 

@@ -286,7 +286,7 @@ ngx_http_llm_spawn_argv(ngx_http_llm_spawn_t *sp)
         *argv++ = (char *) p;
         (void) ngx_sprintf(p, "--supervise-previous=%V%Z", sp->previous);
 
-        if (engine->reload == NGX_HTTP_LLM_RELOAD_REPLACE) {
+        if (engine->replace) {
             *argv++ = "--supervise-replace";
         }
     }

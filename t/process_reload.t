@@ -81,8 +81,13 @@ require "$FindBin::Bin/lib/LLM/Nginx.pm";
     ok($n->wait_for(sub { my $r = $n->get('/two/v1/models'); $r && $r->{status} == 200 }),
         'and serves');
     is($n->engine, $engine, 'the first one stays');
+    my $text = LLM::Nginx::request_text('/two/v1/chat/completions',
+        body => LLM::Nginx::body(tokens => 40, delay_ms => 40));
+    my $s = LLM::Nginx::Stream->new($n, $text);
+    ok($s->read_until(qr/tok2 /), 'a stream runs on it');
     $n->write_conf(engines => { chat => '' }, location => '');
     $n->reload;
+    like($s->finish->{body}, qr/tok39 .*\[DONE\]/s, 'a reload without it lets the stream finish');
     ok($n->wait_for(sub { !$n->engine('second') && !$n->supervisor('second') }),
         'it is removed by reload');
     ok($n->wait_for(sub { !glob "$n->{dir}/second.sock*" }), 'with its socket');

@@ -817,7 +817,7 @@ run_handshake_fault(const struct mock *m, int listen_fd)
 static void
 on_signal(int signo)
 {
-    if (signo == SIGWINCH) {
+    if (signo == SUPERVISE_SIGRETIRE) {
         retire_requested = 1;
     } else {
         stop_requested = 1;
@@ -941,7 +941,7 @@ set_signals(const struct mock_cli *cli)
     (void) sigaction(SIGINT, &sa, NULL);
     (void) sigaction(SIGQUIT, &sa, NULL);
     sa.sa_handler = on_signal;
-    (void) sigaction(SIGWINCH, &sa, NULL);
+    (void) sigaction(SUPERVISE_SIGRETIRE, &sa, NULL);
     (void) signal(SIGPIPE, SIG_IGN);
 }
 

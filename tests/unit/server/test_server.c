@@ -232,6 +232,36 @@ test_draining_finishes_what_runs_and_refuses_the_rest(void **state)
     close_world(&w);
 }
 
+/* Another engine takes over: who still asks is served, and the engine is deserted
+ * when everybody has said GOODBYE and has got everything. */
+static void
+test_a_retiring_engine_serves_until_it_is_deserted(void **state)
+{
+    struct world        w;
+    struct wire_client  stays, leaves;
+    struct llm_stats    stats;
+    uint64_t            long_one;
+
+    (void) state;
+    open_world(&w);
+    connect_to(&w, &stays);
+    connect_to(&w, &leaves);
+    long_one = chat(&leaves, "tokens=200 bytes=2", 0);
+    server_retire(w.srv);
+    eventually((llm_ring_read_stats(stays.e, &stats),
+                stats.state == LLM_STATE_DRAINING));
+    assert_int_equal(finish(&stays, chat(&stays, "tokens=2", 0))->head.status,
+                     200);
+    assert_false(server_is_deserted(w.srv));
+    assert_int_equal(wire_client_control(&leaves, LLM_OP_GOODBYE, 0, 0), OK);
+    assert_int_equal(finish(&leaves, long_one)->end.reason, LLM_FINISH_STOP);
+    assert_false(server_is_deserted(w.srv));
+    wire_client_close(&stays);
+    eventually(server_is_deserted(w.srv));
+    wire_client_close(&leaves);
+    close_world(&w);
+}
+
 /* ---- answers ------------------------------------------------------------------------ */
 static void
 test_a_request_gets_one_head_its_bytes_and_one_end(void **state)
@@ -870,6 +900,7 @@ main(void)
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(test_before_the_model_is_loaded_everything_is_503),
         cmocka_unit_test(test_draining_finishes_what_runs_and_refuses_the_rest),
+        cmocka_unit_test(test_a_retiring_engine_serves_until_it_is_deserted),
         cmocka_unit_test(test_a_request_gets_one_head_its_bytes_and_one_end),
         cmocka_unit_test(test_a_body_in_many_chunks_arrives_whole),
         cmocka_unit_test(test_a_body_beyond_the_limit_is_413_and_the_next_is_served),
