@@ -1,6 +1,6 @@
 /* attention_decode.cu - attention of one new token a sequence, keys split.
  *
- * One block per (item, kv head); see attention_tile.cuh.  K and V are read
+ * A block takes one (item, kv head) after the other; see attention_tile.cuh.  K and V are read
  * once for the whole group of query heads, 16 bytes a thread.  The four warps
  * take 16 of each 64 keys and are merged through shared memory.  A row whose
  * keys are split over several items leaves (m, l, o) of each in memory; the
@@ -87,7 +87,7 @@ is_last_part(const struct attention_params &p,
              const struct attention_item &item)
 {
     __shared__ bool  last;
-    __syncthreads();
+    __syncthreads();                    /* the block's partial results */
     if (threadIdx.x == 0) {
         __threadfence();
         unsigned int  *counter = p.counters
@@ -140,13 +140,11 @@ parts_merge(const struct attention_params &p, const struct attention_item &item,
     }
 }
 
-template <typename S> static __global__ void __launch_bounds__(TILE_THREADS)
-decode_kernel(struct attention_params p)
+template <typename S> static __device__ __forceinline__ void
+decode_item(const struct attention_params &p, const struct attention_item &item,
+            typename S::T *smem)
 {
     using T = typename S::T;
-    extern __shared__ uint4      smem_bytes[];
-    T                           *smem = reinterpret_cast<T *>(smem_bytes);
-    const struct attention_item  item = p.items[blockIdx.x];
     int  kv_head = blockIdx.y, group = p.num_heads / p.kv.num_kv_heads;
     int  first_head = kv_head * group, pos = item.position;
     struct tile_span  span = { pos, 0, p.window, item.key_begin,
@@ -166,9 +164,7 @@ decode_kernel(struct attention_params p)
                         * S::HD + col;
         copy_async(smem + row * S::STRIDE + col, q, valid);
     }
-    tile_run<S>(p, p.block_tables + static_cast<size_t>(item.seq)
-                                    * p.table_stride,
-                kv_head, span, smem, t);
+    tile_run<S>(p, p.block_tables + item.table, kv_head, span, smem, t);
     struct warps_smem<S>  *w = reinterpret_cast<struct warps_smem<S> *>(
         smem + S::ROWS * S::STRIDE);
     copy_wait<0>();
@@ -181,14 +177,52 @@ decode_kernel(struct attention_params p)
     }
 }
 
+template <typename S> static __global__ void __launch_bounds__(TILE_THREADS)
+decode_kernel(struct attention_params p)
+{
+    extern __shared__ uint4  smem_bytes[];
+    pdl_wait();
+    int  num_items = *p.num_items;
+    for (int i = blockIdx.x; i < num_items; i += gridDim.x) {
+        const struct attention_item  item = p.items[i];
+        decode_item<S>(p, item, reinterpret_cast<typename S::T *>(smem_bytes));
+        __syncthreads();                /* shared memory is free again */
+    }
+    pdl_launch_next();
+}
+
+/* Columns of blocks that fill the GPU once: no more than there can be items. */
+template <typename S> static cudaError_t
+decode_columns(const struct attention_params *p, unsigned int *columns)
+{
+    int  device = 0, num_sms = 0, per_sm = 0, heads = p->kv.num_kv_heads;
+    cudaError_t  e = cudaGetDevice(&device);
+    if (e == cudaSuccess) {
+        e = cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount,
+                                   device);
+    }
+    if (e == cudaSuccess) {
+        e = cudaOccupancyMaxActiveBlocksPerMultiprocessor(
+            &per_sm, decode_kernel<S>, TILE_THREADS, S::SMEM_BYTES);
+    }
+    int  fill = (num_sms * per_sm + heads - 1) / heads;
+    *columns = static_cast<unsigned int>(max(1, min(p->num, fill)));
+    return e;
+}
+
 template <typename T, int HD> static cudaError_t
 decode_run(const struct attention_params *p, cudaStream_t stream)
 {
     using S = tile_shape<T, HD, 1>;
-    dim3  grid(static_cast<unsigned int>(p->num),
-               static_cast<unsigned int>(p->kv.num_kv_heads));
-    decode_kernel<S><<<grid, TILE_THREADS, S::SMEM_BYTES, stream>>>(*p);
-    return cudaGetLastError();
+    unsigned int  columns;
+    cudaError_t   e = decode_columns<S>(p, &columns);
+    if (e != cudaSuccess) {
+        return e;
+    }
+    return launch_kernel(decode_kernel<S>,
+                         dim3(columns, static_cast<unsigned int>(
+                             p->kv.num_kv_heads)),
+                         TILE_THREADS, S::SMEM_BYTES, stream, p->pdl, *p);
 }
 
 template <typename T, int HD> static cudaError_t

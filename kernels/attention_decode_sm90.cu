@@ -102,8 +102,7 @@ cursor_rows(const struct attention_params &p, const struct decode_item &item,
     int  begin = item_begin(p, item);
     int  key = (begin / KEYS + c.tile + static_cast<int>(threadIdx.x) % WARP)
                * KEYS;
-    const int32_t  *table = p.block_tables
-                            + static_cast<size_t>(item.seq) * p.table_stride;
+    const int32_t  *table = p.block_tables + item.table;
     c.batch = c.tile;
     c.tiles = item_tiles(begin, item.key_end);
     c.row0 = c.row1 = 0;
@@ -472,9 +471,6 @@ decode_sm90_kernel(struct attention_params p,
     int     share = warp * gridDim.x + blockIdx.x;
     char   *rings = smem_bytes + ((1024 - (smem_u32(smem_bytes) & 1023))
                                   & 1023);
-    if (share >= p.decode_shares) {
-        return;
-    }
     if (threadIdx.x % WARP == 0) {
         tma_prefetch_map(&k_map);
         tma_prefetch_map(&v_map);
@@ -484,6 +480,10 @@ decode_sm90_kernel(struct attention_params p,
         barrier_init_fence();
     }
     __syncwarp();
+    pdl_wait();
+    if (share >= p.decode_shares) {
+        return;
+    }
     run_share<T, HD>(p, &k_map, &v_map, p.decode_first[share],
                      p.decode_first[share + 1], rings + warp * RING_BYTES,
                      full[warp]);
@@ -502,10 +502,9 @@ run(const struct attention_params *p, cudaStream_t stream)
     if (e != cudaSuccess) {
         return e;
     }
-    decode_sm90_kernel<T, HD><<<static_cast<unsigned int>(p->decode_blocks),
-                                THREADS, SMEM_BYTES, stream>>>(*p, k_map,
-                                                               v_map);
-    return cudaGetLastError();
+    return launch_kernel(decode_sm90_kernel<T, HD>,
+                         static_cast<unsigned int>(p->decode_blocks), THREADS,
+                         SMEM_BYTES, stream, p->pdl, *p, k_map, v_map);
 }
 
 template <typename T, int HD> static cudaError_t

@@ -16,7 +16,8 @@
  * Prefill: num_rows (at most ATTENTION_ROWS) rows of one sequence with
  * consecutive positions, against all their keys. */
 struct attention_item {
-    int32_t seq;           /* row of block_tables */
+    int32_t seq;           /* of the counters */
+    int32_t table;         /* the sequence's first block in block_tables */
     int32_t row;           /* first row of q and out */
     int32_t num_rows;
     int32_t position;      /* of the first row */
@@ -30,7 +31,7 @@ struct attention_item {
  * row and kv head; parts keep partial results at partial .. partial +
  * num_parts - 1, counted per kv head. */
 struct decode_item {
-    int32_t seq, row, kv_head, position;
+    int32_t seq, table, row, kv_head, position;
     int32_t key_begin, key_end;
     int32_t partial, part, num_parts;
 };

@@ -36,8 +36,7 @@ prefill_kernel(struct attention_params p)
                       + static_cast<size_t>(head) * S::HD + col;
         copy_async(smem + row * S::STRIDE + col, q, valid);
     }
-    tile_run<S>(p, p.block_tables + static_cast<size_t>(item.seq)
-                                    * p.table_stride,
+    tile_run<S>(p, p.block_tables + item.table,
                 kv_head, span, smem, t);
 #pragma unroll
     for (int half = 0; half < 2; half++) {

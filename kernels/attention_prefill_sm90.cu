@@ -415,8 +415,7 @@ prefill_sm90_kernel(struct attention_params p,
         registers_give<24>();
         if (threadIdx.x < WARP) {
             produce<HD>(p, &k_map, &v_map,
-                        p.block_tables + static_cast<size_t>(item.seq)
-                                         * p.table_stride,
+                        p.block_tables + item.table,
                         kv_head, num_keys, smem);
         }
     } else {

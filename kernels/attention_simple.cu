@@ -43,15 +43,14 @@ attention_simple_kernel(struct attention_params p)
     int     head_dim = p.kv.head_dim;
     size_t  row = blockIdx.x;
     float   q[DIMS_MAX], o[DIMS_MAX], max = -INFINITY, sum = 0.0f;
-    if (head >= p.num_heads) {
+    pdl_wait();
+    if (head >= p.num_heads || p.row_table[row] < 0) {
         return;
     }
     int             kv_head = head / (p.num_heads / p.kv.num_kv_heads);
     const T        *x = static_cast<const T *>(p.qkv) + row * p.qkv_stride
                         + static_cast<size_t>(head) * head_dim;
-    const int32_t  *table = p.block_tables
-                            + static_cast<size_t>(p.row_seq[row])
-                              * p.table_stride;
+    const int32_t  *table = p.block_tables + p.row_table[row];
     int  end = p.positions[row] + 1;
     int  begin = p.window > 0 && end > p.window ? end - p.window : 0;
 #pragma unroll
@@ -91,8 +90,8 @@ attention_simple_typed(const struct attention_params *p, cudaStream_t stream)
 {
     dim3  grid(static_cast<unsigned int>(p->num),
                static_cast<unsigned int>((p->num_heads + WARPS - 1) / WARPS));
-    attention_simple_kernel<T><<<grid, WARPS * WARP, 0, stream>>>(*p);
-    return cudaGetLastError();
+    return launch_kernel(attention_simple_kernel<T>, grid, WARPS * WARP, 0,
+                         stream, p->pdl, *p);
 }
 
 cudaError_t

@@ -90,6 +90,58 @@ warp_sum(float x)
     return x;
 }
 
+/* V elements that are loaded and stored at once. */
+template <typename T, int V> struct alignas(sizeof(T) * V) vector {
+    T at[V];
+};
+
+/* Elements of 16 bytes, or 1 where rows of n of them do not begin at multiples
+ * of 16 bytes. */
+static inline int
+wide_elems(int n, size_t elem_bytes, const void *a, const void *b)
+{
+    uintptr_t  bits = reinterpret_cast<uintptr_t>(a)
+                      | reinterpret_cast<uintptr_t>(b);
+    int        wide = static_cast<int>(16 / elem_bytes);
+    return n % wide == 0 && bits % 16 == 0 ? wide : 1;
+}
+
+/* ---- programmatic dependent launch, see kernels.h ---- */
+
+__device__ __forceinline__ void
+pdl_wait(void)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/* The next kernel's blocks may start where there is room for them. */
+__device__ __forceinline__ void
+pdl_launch_next(void)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+template <typename... P, typename... A> static inline cudaError_t
+launch_kernel(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem_bytes,
+              cudaStream_t stream, int pdl, const A &...args)
+{
+    cudaLaunchConfig_t   config = {};
+    cudaLaunchAttribute  attribute = {};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = smem_bytes;
+    config.stream = stream;
+    config.attrs = &attribute;
+    config.numAttrs = pdl ? 1 : 0;
+    return cudaLaunchKernelEx(&config, kernel, args...);
+}
+
 /* Calls function<T>(args) for the C++ type of a dtype. */
 #define DISPATCH_DTYPE(dtype, function, ...)                                  \
     ((dtype) == KERNEL_BF16 ? function<__nv_bfloat16>(__VA_ARGS__)            \

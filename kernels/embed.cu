@@ -6,6 +6,7 @@
 static __global__ void
 gather_kernel(struct gather_params p)
 {
+    pdl_wait();
     size_t  src = static_cast<size_t>(p.ids[blockIdx.x]) * p.n;
     size_t  dst = static_cast<size_t>(blockIdx.x) * p.n;
     for (int i = threadIdx.x; i < p.n; i += THREADS) {
@@ -17,6 +18,7 @@ gather_kernel(struct gather_params p)
 template <typename WORD> static __global__ void
 gather_bits_kernel(struct gather_params p, int words)
 {
+    pdl_wait();
     const WORD  *x = static_cast<const WORD *>(p.x)
                      + static_cast<size_t>(p.ids[blockIdx.x]) * words;
     WORD        *y = static_cast<WORD *>(p.y)
@@ -38,19 +40,20 @@ widen_kernel(float *y, const void *x, enum kernel_dtype dtype, int64_t n)
 cudaError_t
 gather_launch(const struct gather_params *p, cudaStream_t stream)
 {
+    unsigned int  num = static_cast<unsigned int>(p->num);
     int        row_bytes = p->n * (p->x_dtype == KERNEL_F32 ? 4 : 2);
     uintptr_t  bits = reinterpret_cast<uintptr_t>(p->x)
                       | reinterpret_cast<uintptr_t>(p->y);
     if (p->x_dtype != p->y_dtype) {
-        gather_kernel<<<p->num, THREADS, 0, stream>>>(*p);
-    } else if (row_bytes % 16 == 0 && bits % 16 == 0) {
-        gather_bits_kernel<uint4><<<p->num, THREADS, 0, stream>>>(
-            *p, row_bytes / 16);
-    } else {
-        gather_bits_kernel<uint16_t><<<p->num, THREADS, 0, stream>>>(
-            *p, row_bytes / 2);
+        return launch_kernel(gather_kernel, num, THREADS, 0, stream, p->pdl,
+                             *p);
     }
-    return cudaGetLastError();
+    if (row_bytes % 16 == 0 && bits % 16 == 0) {
+        return launch_kernel(gather_bits_kernel<uint4>, num, THREADS, 0,
+                             stream, p->pdl, *p, row_bytes / 16);
+    }
+    return launch_kernel(gather_bits_kernel<uint16_t>, num, THREADS, 0, stream,
+                         p->pdl, *p, row_bytes / 2);
 }
 
 cudaError_t

@@ -4,7 +4,13 @@
  * launched; what happens on the device shows at the next synchronisation).
  * All pointers are device memory.  Rows are contiguous; T is the dtype of the
  * activations; sums are fp32.  Rounding to T happens where each paragraph says
- * round().  Sizes are elements unless a name says bytes. */
+ * round().  Sizes are elements unless a name says bytes.
+ *
+ * PDL.  Kernels of a step wait for the one before them by griddepcontrol.wait
+ * before they touch what it read or wrote, all of them, because a wait covers
+ * the direct predecessor only.  pdl != 0: the kernel is launched with
+ * programmatic stream serialization, so its blocks may start, and do what does
+ * not depend on the predecessor, while that one still runs. */
 #ifndef LLM_KERNELS_KERNELS_H
 #define LLM_KERNELS_KERNELS_H
 
@@ -25,6 +31,23 @@ enum kernel_dtype { KERNEL_F32 = 1, KERNEL_BF16, KERNEL_F16 };
  * of shared memory a block.  An error means that they do not fit the device. */
 cudaError_t attention_init(void);
 
+/* Copies the segments of a step, packed in pinned host memory at src, to their
+ * places from dst on; 16-byte words, offsets in bytes.  Segment 0 are token ids:
+ * a negative one, -1 - k, becomes sampled[k]. */
+#define UNPACK_SEGMENTS_MAX  12
+struct unpack_segment {
+    uint32_t src, dst;
+    int32_t  words;
+};
+struct unpack_params {
+    const char            *src;
+    char                  *dst;
+    const int32_t         *sampled;
+    int                    num_segments;
+    struct unpack_segment  segments[UNPACK_SEGMENTS_MAX];
+};
+cudaError_t unpack_launch(const struct unpack_params *p, cudaStream_t stream);
+
 /* y[i] = x[ids[i]] converted to y's dtype (round(); the same dtype: a copy of
  * the bits).  x [rows, n], y [num, n]; ids in range.  One block a row. */
 struct gather_params {
@@ -33,6 +56,7 @@ struct gather_params {
     const int32_t       *ids;
     enum kernel_dtype    y_dtype, x_dtype;
     int                  num, n;
+    int                  pdl;
 };
 cudaError_t gather_launch(const struct gather_params *p, cudaStream_t stream);
 
@@ -46,23 +70,27 @@ cudaError_t random_launch(void *p, enum kernel_dtype dtype, int64_t n,
                           uint64_t state, float scale, cudaStream_t stream);
 
 /* y[i] = round(x[r] * rsqrt(mean(x[r]^2) + eps) * weight), r = rows == NULL ? i
- * : rows[i].  x [.., n] and y [num, n] in T, weight [n] fp32.  One block a
- * row; the order of the sum depends on n alone. */
+ * : rows[i].  x [.., n] and y [num, n] in T, weight [n] fp32.  add != NULL: x[r]
+ * = round(x[r] + add[r]) first, and stored (rows, if any, then differ).  One
+ * block a row; the order of the sum depends on n alone. */
 struct norm_params {
     void                *y;
-    const void          *x;
+    void                *x;              /* written with `add` only */
+    const void          *add;            /* [.., n] in T, or NULL */
     const float         *weight;
     const int32_t       *rows;
     enum kernel_dtype    dtype;
     int                  num, n;
     float                eps;
+    int                  pdl;
 };
 cudaError_t norm_launch(const struct norm_params *p, cudaStream_t stream);
 
 /* What follows a matrix product whose fp32 result is acc:
- *   silu_mul == 0: acc [num, n],     y = round(acc + bias (+ y if add))
+ *   silu_mul == 0: acc [num, n],     y = round(acc + bias), and if add
+ *                  y = round(y + round(acc + bias))
  *   silu_mul != 0: acc [num, 2 * n], y = round(silu(gate) * up), gate the
- *                  first n columns, both with their bias.
+ *                  first n columns, both round(acc + bias).
  * y [num, n] in T; bias fp32 [n] or [2 n], or NULL.  One thread an element. */
 struct epilogue_params {
     void                *y;
@@ -71,8 +99,23 @@ struct epilogue_params {
     enum kernel_dtype    dtype;
     int                  num, n;
     int                  add, silu_mul;
+    int                  pdl;
 };
 cudaError_t epilogue_launch(const struct epilogue_params *p,
+                            cudaStream_t stream);
+
+/* The same when the product is in T and has its bias:
+ *   add:      product [num, n],     y = round(y + product)
+ *   silu_mul: product [num, 2 * n], y = round(silu(gate) * up) */
+struct product_params {
+    void                *y;
+    const void          *product;
+    enum kernel_dtype    dtype;
+    int                  num, n;
+    int                  pdl;
+};
+cudaError_t add_launch(const struct product_params *p, cudaStream_t stream);
+cudaError_t silu_mul_launch(const struct product_params *p,
                             cudaStream_t stream);
 
 /* y = x w^T in fp32 for what cuBLASLt does not take: x and w of different
@@ -137,6 +180,7 @@ struct rope_params {
     struct kv_layer      kv;
     enum kernel_dtype    dtype;
     int                  num, num_heads;
+    int                  pdl;
 };
 cudaError_t rope_append_launch(const struct rope_params *p,
                                cudaStream_t stream);
@@ -147,20 +191,20 @@ cudaError_t rope_append_launch(const struct rope_params *p,
  * maximum.  Keys that no row of an item sees are never read, so table entries
  * may be stale and blocks may hold NaN.
  *
- * decode: one block of four warps per (item, kv head); the query heads of the
- * kv head are the rows of one 16-row tensor core tile, the warps split each
- * tile of 64 keys.  Partial results meet in the block that ends last, in the
- * order of the parts, so results do not depend on timing.  counters are zero
- * before and after.
+ * decode: the number of items is read on the device, so that a graph can hold
+ * the launch; blocks of four warps, as many as fill the GPU once, take one
+ * (item, kv head) after the other.  The query heads of the kv head are the rows
+ * of one 16-row tensor core tile, the warps split each tile of 64 keys.
+ * Partial results meet in the block that ends last, in the order of the parts,
+ * so results do not depend on timing.  counters are zero before and after.
  * prefill: one block of four warps per (64 rows of an item, query head), 16
  * rows a warp.
  * Both take T == cache dtype, bf16 or f16, head_dim 64, 96, 128 or 256;
  * decode groups up to ATTENTION_GROUP_MAX.  q, k, v rows 16-byte aligned.
  * prefill_sm90: the same on Hopper with wgmma and TMA, where _takes() says so:
  * head_dim 64 or 128, no window.
- * decode_sm90: head_dim 64 or 128, groups up to ATTENTION_GROUP_MAX;
- partial results are
- * [partial][group][head_dim] and [partial][group][2].
+ * decode_sm90: head_dim 64 or 128, groups up to ATTENTION_GROUP_MAX; partial
+ * results are [partial][group][head_dim] and [partial][group][2].
  * simple: everything else (fp32, odd head sizes, mixed dtypes); one warp per
  * (row, query head), the maximum in a first pass over the keys.  Items unused.
  * Measured times: README.md beside this file. */
@@ -174,14 +218,18 @@ struct attention_params {
     int                          window;
     float                        scale;
     const int32_t               *positions;    /* [num_tokens], simple only */
-    const int32_t               *row_seq;      /* [num_tokens], simple only */
-    const int32_t               *block_tables; /* [.., table_stride] */
-    int                          table_stride;
-    int                          num;          /* items; simple: rows */
+    const int32_t               *row_table;    /* [num_tokens], simple only: as
+                                                  item.table; negative: a row
+                                                  that is left out */
+    const int32_t               *block_tables; /* of all sequences, packed */
+    int                          num;          /* prefill: items; decode: the
+                                                  most items there can be;
+                                                  simple: rows */
     const struct attention_item *items;
-    const struct decode_item    *decode_items;   /* decode_sm90 */
-    const int32_t               *decode_first;   /* [decode_shares + 1]: the
-                                                    items of each share */
+    const int32_t               *num_items;    /* device, decode only */
+    const struct decode_item    *decode_items; /* decode_sm90 */
+    const int32_t               *decode_first; /* [decode_shares + 1]: the
+                                                  items of each share */
     int                          decode_shares;  /* at most decode_blocks *
                                                     ATTENTION_DECODE_WARPS */
     int                          decode_blocks;  /* multiprocessors */
@@ -189,6 +237,7 @@ struct attention_params {
                                                   [head_dim] */
     float                       *partial_ml;   /* [partial][num_heads][2] */
     unsigned int                *counters;     /* [seq][num_kv_heads] */
+    int                          pdl;
 };
 int attention_tile_takes(const struct attention_params *p);
 cudaError_t attention_decode_launch(const struct attention_params *p,
@@ -203,6 +252,51 @@ cudaError_t attention_decode_sm90_launch(const struct attention_params *p,
                                          cudaStream_t stream);
 cudaError_t attention_simple_launch(const struct attention_params *p,
                                     cudaStream_t stream);
+
+/* Token ids from rows of fp32 logits, as sample_math.h defines them to the bit;
+ * -1 in host_ids (and 0 in ids) for a numeric error.  params and host_ids are
+ * pinned host memory; the rest is the device's.  all_greedy: every row has a
+ * temperature of 0 or top_k 1, params are not read; any_filter: some row has
+ * top_k or top_p.  state's arrays have room for num_rows rows of
+ * div_ceil(vocab_size, SAMPLE_BLOCK_TOKENS) blocks; counters are zero before
+ * and after.  Masked (row, id) pairs get -inf in the logits, before. */
+#define SAMPLE_BLOCK_TOKENS  256
+#define SAMPLE_SLICES_MAX    64       /* thread blocks of a row */
+
+struct sample_params {
+    float    temperature, top_p, min_p;
+    int32_t  top_k;
+    uint64_t seed;
+    int64_t  position;
+};
+
+struct sample_row_state {
+    struct sample_params params;
+    float                max;
+    int32_t              done;
+};
+
+struct sample_state {
+    uint32_t                *keys;      /* [num_rows][blocks] */
+    uint64_t                *sums;      /* [num_rows][blocks] */
+    uint64_t                *parts;     /* [num_rows][SAMPLE_SLICES_MAX] */
+    struct sample_row_state *rows;      /* [num_rows] */
+    unsigned int            *counters;  /* [num_rows] */
+};
+
+struct sample_launch {
+    const float                *logits;     /* [num_rows, vocab_size] */
+    int                         vocab_size, num_rows, num_sms;
+    int                         all_greedy, any_filter;
+    const struct sample_params *params;
+    int32_t                    *ids, *host_ids;
+    struct sample_state         state;
+};
+cudaError_t sample_mask_launch(float *logits, int vocab_size,
+                               const int32_t *masks, int num_masks,
+                               cudaStream_t stream);
+cudaError_t sample_launch_rows(const struct sample_launch *p,
+                               cudaStream_t stream);
 
 /* Copies `bytes` from block src to block dst of every plane: planes are
  * plane_bytes apart.  pairs [num][2]: src, dst; no dst is also a src. */

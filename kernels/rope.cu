@@ -23,6 +23,7 @@ rope_append_kernel(struct rope_params p)
     int     num_kv = p.kv.num_kv_heads, num_heads = p.num_heads + 2 * num_kv;
     size_t  row = blockIdx.x;
     float   a[PAIRS_MAX], b[PAIRS_MAX];
+    pdl_wait();
     if (head >= num_heads) {
         return;
     }
@@ -83,8 +84,8 @@ rope_append_typed(const struct rope_params *p, cudaStream_t stream)
     int   num_heads = p->num_heads + 2 * p->kv.num_kv_heads;
     dim3  grid(static_cast<unsigned int>(p->num),
                static_cast<unsigned int>((num_heads + WARPS - 1) / WARPS));
-    rope_append_kernel<T><<<grid, WARPS * WARP, 0, stream>>>(*p);
-    return cudaGetLastError();
+    return launch_kernel(rope_append_kernel<T>, grid, WARPS * WARP, 0, stream,
+                         p->pdl, *p);
 }
 
 cudaError_t

@@ -40,10 +40,11 @@
  * ROUNDING.  T is the activations' dtype, the same for all tensors of a step.
  * Sums, norms, softmax, RoPE and activation functions are computed in fp32; a
  * value is rounded to T (nearest even) exactly where an op's comment writes
- * round(): after the norm, after qkv, after RoPE, P before P*V, the attention
- * output, silu(gate) * up, the residual after an addition.  Inside an op
- * nothing else is rounded, so a fused kernel and a chain of kernels agree up to
- * the order of summation.  With T = float32 round() does nothing.  Weights are
+ * round(): after the norm, after every matrix product with its bias, after
+ * RoPE, P before P*V, the attention output, silu(gate) * up, the residual after
+ * an addition; so does Hugging Face transformers, which also rounds silu(gate).
+ * Inside an op nothing else is rounded, so a fused kernel and a chain of
+ * kernels agree up to the order of summation.  With T = float32 round() does nothing.  Weights are
  * used in the dtype they have.
  *
  * INVARIANCE.  What a row gets depends on that row's token, position and KV
@@ -167,12 +168,12 @@ struct norm {
 };
 
 enum linear_epilogue {
-    EPILOGUE_NONE,      /* y = round(a) */
+    EPILOGUE_NONE,      /* y = a */
     EPILOGUE_ADD,       /* y = round(y + a): the residual addition */
     EPILOGUE_SILU_MUL   /* y = round(silu(a_gate) * a_up); WEIGHT_GATE_UP */
 };
 
-/* a = norm(x) W^T + b for each row.  y and x do not overlap. */
+/* a = round(norm(x) W^T + b) for each row.  y and x do not overlap. */
 struct linear_args {
     struct tensor         y;    /* [cap, out], T; out = I for WEIGHT_GATE_UP */
     struct tensor         x;    /* [cap, in], T */

@@ -112,13 +112,19 @@ check_linear(const struct linear_case *c, const struct linear_data *d,
             double  w_v = (double) elem(want, at), g = 0.0, u, bound;
             int     part = !gate_up && r >= c->out;
             int     row = (int) (part ? r - c->out : r);
-            double  abs_g = sum_abs(w[part], row, x, c->in, &g) + 2.0;
-            bound = 2.0 * half_ulp(c->dtype, w_v) + doubt * abs_g;
+            double  err_g = doubt * (sum_abs(w[part], row, x, c->in, &g)
+                                     + 2.0);
+            if (c->epilogue != EPILOGUE_NONE) {    /* a product is rounded */
+                err_g += 2.0 * half_ulp(c->dtype, fabs(g) + 1.0);
+            }
+            bound = 2.0 * half_ulp(c->dtype, w_v) + err_g;
             if (gate_up) {
-                double  abs_u = sum_abs(w[1], row, x, c->in, &u) + 2.0;
+                double  err_u = doubt * (sum_abs(w[1], row, x, c->in, &u)
+                                         + 2.0);
+                err_u += 2.0 * half_ulp(c->dtype, fabs(u) + 1.0);
                 bound = 2.0 * half_ulp(c->dtype, w_v)
-                        + doubt * (1.1 * abs_g * (fabs(u) + 1.0)
-                                   + abs_u * (fabs(g) + 1.0));
+                        + 1.1 * err_g * (fabs(u) + 1.0)
+                        + err_u * (fabs(g) + 1.0);
             }
             compare((double) elem(got, at), w_v, bound);
         }

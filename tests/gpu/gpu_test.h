@@ -70,7 +70,8 @@ void step_add(struct step *s, int query_len, int context_len);
 void step_begin(struct backend *be, const struct step *s);
 struct step *rows_step(int num);      /* one sequence of num rows */
 
-/* The tests: gpu_ops.c, gpu_attention.c, gpu_models.c. */
+/* The tests: gpu_ops.c, gpu_attention.c, gpu_models.c, gpu_sample.c,
+ * gpu_graphs.c. */
 void test_uploads_of_any_size_and_address_arrive(void);
 void test_embed_gives_the_same_bits(void);
 void test_linear_with_every_epilogue(void);
@@ -86,5 +87,8 @@ void test_nan_stays_in_its_sequence(void);
 void test_copied_blocks_are_equal_and_others_untouched(void);
 void test_small_models_equal_transformers(void);
 void test_random_models_equal_the_cpu(void);
+void test_sampling_equals_the_host_bit_for_bit(void);
+void test_sampled_ids_reach_the_next_step_and_the_host_in_order(void);
+void test_recorded_steps_equal_issued_ones_bit_for_bit(void);
 
 #endif

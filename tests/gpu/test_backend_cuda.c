@@ -44,6 +44,9 @@ static const struct {
     TEST(copied_blocks_are_equal_and_others_untouched),
     TEST(small_models_equal_transformers),
     TEST(random_models_equal_the_cpu),
+    TEST(sampling_equals_the_host_bit_for_bit),
+    TEST(sampled_ids_reach_the_next_step_and_the_host_in_order),
+    TEST(recorded_steps_equal_issued_ones_bit_for_bit),
 };
 
 static void

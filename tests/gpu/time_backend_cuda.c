@@ -3,10 +3,14 @@
  * usage: time-backend-cuda DIR [BATCH]      DIR/config.json names the model
  *
  * Decode steps of 1 to 256 sequences with 1,024 tokens of context and prompts
- * of 512 to 8,192 tokens, median of the repeats, in ms.  A step is timed from
- * its upload to the end of its last kernel; the copy of the logits to the host
- * is not in it.  The KV cache is filled by prompts of random tokens.  BATCH:
- * that decode step only, without a warm-up, for a profiler. */
+ * of 512 to 8,192 tokens, median of the repeats, in ms.
+ *   alone   from a step's begin to its end, nothing under way before it
+ *   ahead   a step of many, greedy, each issued before the last one's ids are
+ *           known, as the engine does: what a token takes
+ *   issued  ahead, without graphs; serial: with graphs, without PDL
+ * and the parts of a decode step: each op of all layers by itself.
+ * The KV cache is filled by prompts of random tokens.  BATCH: that decode step
+ * only, without a warm-up, for a profiler. */
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,30 +37,51 @@ compare_ns(const void *a, const void *b)
     return (*x > *y) - (*x < *y);
 }
 
-/* One step without the download of its logits. */
+static void
+stop_on(int rc, const struct err *err)
+{
+    if (rc != OK) {
+        printf("%s\n", err->message);
+        exit(1);
+    }
+}
+
 static double
 step_ms(struct model *m, const struct batch *b)
 {
-    struct backend      *be = m->be;
-    struct err           err = { 0 };
-    struct step_inputs   in = {
-        .num_tokens = b->num_tokens, .num_seqs = b->num_seqs,
-        .num_logits = b->num_logits,
-        .max_blocks_per_seq = b->limits.max_blocks_per_seq,
-        .input_ids = b->input_ids, .positions = b->positions,
-        .slot_mapping = b->slot_mapping, .cu_seqlens_q = b->cu_seqlens_q,
-        .context_lens = b->context_lens, .block_tables = b->block_tables,
-        .logits_idx = b->logits_idx };
-    int64_t  t0 = clock_now_ns();
-    if (be->ops->step_begin(be, &in) == STEP_ISSUE) {
-        forward_issue(m);
-    }
-    be->ops->step_end(be);
-    if (be->ops->sync(be, &err) != OK) {
-        printf("%s\n", err.message);
-        exit(1);
-    }
+    struct err  err = { 0 };
+    int64_t     t0 = clock_now_ns();
+    model_issue(m, b);
+    stop_on(model_sync(m, &err), &err);
     return (double) (clock_now_ns() - t0) * 1e-6;
+}
+
+/* Steps issued one ahead; every id of a step is the last one's. */
+static double
+ahead_ms(struct model *m, struct batch *b, int steps)
+{
+    static struct sample_row  rows[SEQS_MAX];
+    static int32_t            ids[SEQS_MAX];
+    struct err                err = { 0 };
+    int64_t                   t0 = 0;
+    for (int i = 0; i < steps + WARMUP; i++) {
+        if (i == WARMUP) {
+            t0 = clock_now_ns();
+        }
+        for (int row = 0; row < b->num_tokens && i > 0; row++) {
+            b->input_ids[row] = INPUT_SAMPLED(row);
+        }
+        model_issue(m, b);
+        model_sample(m, rows, b->num_logits);
+        if (i > 0) {
+            stop_on(model_sampled(m, ids, &err), &err);
+        }
+    }
+    stop_on(model_sampled(m, ids, &err), &err);
+    for (int row = 0; row < b->num_tokens; row++) {
+        b->input_ids[row] = ids[row];
+    }
+    return (double) (clock_now_ns() - t0) * 1e-6 / steps;
 }
 
 static void
@@ -100,8 +125,102 @@ fill_contexts(struct model *m, struct batch *b)
     }
 }
 
+/* Every op of a step by itself, for all layers; ms a step. */
+enum part { PART_QKV, PART_ROPE, PART_ATTENTION, PART_O, PART_GATE_UP,
+            PART_DOWN, PART_LM_HEAD, NUM_PARTS };
+
 static void
-time_steps(struct model *m, struct batch *b)
+issue_part(struct model *m, const struct layer_weights *w, int layer,
+           enum part part)
+{
+    const struct backend_ops   *ops = m->be->ops;
+    const struct model_config  *c = &m->config;
+    float                       eps = (float) c->rms_norm_eps;
+    switch (part) {
+    case PART_QKV:
+        ops->linear(m->be, &(struct linear_args) {
+            .y = m->qkv, .x = m->hidden, .norm = { w->input_layernorm, eps },
+            .weight = w->qkv_proj });
+        return;
+    case PART_ROPE:
+        ops->qk_norm_rope_append(m->be, &(struct qk_norm_rope_append_args) {
+            .qkv = m->qkv, .q_norm = { w->q_norm, eps },
+            .k_norm = { w->k_norm, eps }, .cos_sin = m->cos_sin,
+            .kv = &m->kv.cache, .layer_idx = layer,
+            .num_heads = c->num_attention_heads });
+        return;
+    case PART_ATTENTION:
+        ops->attention(m->be, &(struct attention_args) {
+            .out = m->attn, .qkv = m->qkv, .kv = &m->kv.cache,
+            .layer_idx = layer, .num_heads = c->num_attention_heads,
+            .scale = 0.1f });
+        return;
+    case PART_O:
+        ops->linear(m->be, &(struct linear_args) {
+            .y = m->hidden, .x = m->attn, .weight = w->o_proj,
+            .epilogue = EPILOGUE_ADD });
+        return;
+    case PART_GATE_UP:
+        ops->linear(m->be, &(struct linear_args) {
+            .y = m->mlp, .x = m->hidden,
+            .norm = { w->post_attention_layernorm, eps },
+            .weight = w->gate_up_proj, .epilogue = EPILOGUE_SILU_MUL });
+        return;
+    case PART_DOWN:
+        ops->linear(m->be, &(struct linear_args) {
+            .y = m->hidden, .x = m->mlp, .weight = w->down_proj,
+            .epilogue = EPILOGUE_ADD });
+        return;
+    case PART_LM_HEAD:
+        if (layer == 0) {
+            ops->lm_head(m->be, &(struct lm_head_args) {
+                .logits = m->logits, .x = m->hidden,
+                .norm = { m->weights.norm, eps },
+                .weight = m->weights.lm_head });
+        }
+        return;
+    case NUM_PARTS:
+        return;
+    }
+}
+
+static void
+time_parts(struct model *m, const struct batch *b)
+{
+    static const char *const  names[] = { "norm + qkv", "rope + append",
+        "attention", "o + add", "norm + gate_up + silu", "down + add",
+        "norm + lm_head" };
+    struct step_inputs  in = {
+        .num_tokens = b->num_tokens, .num_seqs = b->num_seqs,
+        .num_logits = b->num_logits,
+        .max_blocks_per_seq = b->limits.max_blocks_per_seq,
+        .model_id = m->id + 2,         /* known after its first step */
+        .input_ids = b->input_ids, .positions = b->positions,
+        .slot_mapping = b->slot_mapping, .cu_seqlens_q = b->cu_seqlens_q,
+        .context_lens = b->context_lens, .block_tables = b->block_tables,
+        .logits_idx = b->logits_idx };
+    for (int part = 0; part < NUM_PARTS; part++) {
+        double  best = 1e9;
+        for (int n = 0; n < 6; n++) {
+            struct err  err = { 0 };
+            bool        issue = m->be->ops->step_begin(m->be, &in)
+                                == STEP_ISSUE;
+            int64_t     t0 = clock_now_ns();
+            for (int i = 0; issue && i < m->config.num_hidden_layers; i++) {
+                issue_part(m, &m->weights.layers[i], i, (enum part) part);
+            }
+            m->be->ops->step_end(m->be);
+            stop_on(m->be->ops->sync(m->be, &err), &err);
+            double  ms = (double) (clock_now_ns() - t0) * 1e-6;
+            best = ms < best && n > 1 ? ms : best;
+        }
+        printf("    %-22s %8.3f ms\n", names[part], best);
+        in.model_id += 2;
+    }
+}
+
+static void
+time_steps(struct model *m, struct batch *b, const char *label, bool parts)
 {
     static const int  seqs[] = { 1, 8, 32, 64, 128, 256 };
     static const int  prompts[] = { 512, 2048, 8192 };
@@ -110,9 +229,16 @@ time_steps(struct model *m, struct batch *b)
         for (int seq = 0; seq < seqs[i]; seq++) {
             append(m, b, seq, 1, CONTEXT - 1);
         }
-        printf("decode  batch %4d, context %d: %8.3f ms\n", seqs[i], CONTEXT,
-               median_ms(m, b, REPEATS));
+        double  alone = median_ms(m, b, REPEATS);
+        printf("%s  batch %4d, context %d: alone %8.3f, ahead %8.3f ms\n",
+               label, seqs[i], CONTEXT, alone, ahead_ms(m, b, 40));
+        if (parts && (seqs[i] == 1 || seqs[i] == 64 || seqs[i] == 256)) {
+            time_parts(m, b);
+        }
         batch_reset(b);
+    }
+    if (!parts) {
+        return;
     }
     for (size_t i = 0; i < sizeof prompts / sizeof *prompts; i++) {
         append(m, b, 0, prompts[i], 0);
@@ -144,34 +270,37 @@ main(int argc, char **argv)
         printf("usage: time-backend-cuda DIR [BATCH]\n");
         return 2;
     }
-    int  rc = backend_load_cuda(&be, &(struct backend_cuda_options) {
-        .abi = BACKEND_CUDA_ABI }, &err);
-    if (rc == AGAIN) {
-        printf("SKIP: no CUDA device (%s)\n", err.message);
-        return 0;
-    }
-    int64_t  t0 = clock_now_ns();
-    if (rc != OK || model_open(&m, &(struct model_options) {
+    for (int variant = 0; variant < 3; variant++) {
+        static const char *const  labels[] = { "decode", "issued", "serial" };
+        int  rc = backend_load_cuda(&be, &(struct backend_cuda_options) {
+            .abi = BACKEND_CUDA_ABI, .no_graphs = variant == 1,
+            .no_pdl = variant == 2 }, &err);
+        if (rc == AGAIN) {
+            printf("SKIP: no CUDA device (%s)\n", err.message);
+            return 0;
+        }
+        stop_on(rc, &err);
+        int64_t  t0 = clock_now_ns();
+        stop_on(model_open(&m, &(struct model_options) {
             .path = argv[1], .load_format = LOAD_DUMMY,
             .max_model_len = TOKENS_MAX, .block_size = BLOCK_SIZE,
             .num_blocks = NUM_BLOCKS, .max_num_batched_tokens = TOKENS_MAX,
-            .max_num_seqs = SEQS_MAX }, be, &err) != OK
-        || batch_init(&b, &m->limits, &err) != OK)
-    {
-        printf("%s\n", err.message);
-        return 1;
+            .max_num_seqs = SEQS_MAX }, be, &err), &err);
+        stop_on(batch_init(&b, &m->limits, &err), &err);
+        printf("%s, %s: %d layers, opened in %.1f s\n", be->ops->name,
+               argv[1], m->config.num_hidden_layers,
+               (double) (clock_now_ns() - t0) * 1e-9);
+        if (argc > 2) {
+            int  num_seqs = atoi(argv[2]);
+            profile_decode(m, &b, num_seqs < 1 ? 1 : num_seqs > SEQS_MAX
+                                  ? SEQS_MAX : num_seqs);
+            variant = 3;
+        } else {
+            time_steps(m, &b, labels[variant], variant == 0);
+        }
+        batch_destroy(&b);
+        model_close(m);
+        be->ops->destroy(be);
     }
-    printf("%s, %s: %d layers, opened in %.1f s\n", be->ops->name, argv[1],
-           m->config.num_hidden_layers, (double) (clock_now_ns() - t0) * 1e-9);
-    if (argc > 2) {
-        int  num_seqs = atoi(argv[2]);
-        profile_decode(m, &b, num_seqs < 1 ? 1 : num_seqs > SEQS_MAX
-                              ? SEQS_MAX : num_seqs);
-    } else {
-        time_steps(m, &b);
-    }
-    batch_destroy(&b);
-    model_close(m);
-    be->ops->destroy(be);
     return 0;
 }

@@ -122,7 +122,8 @@ matmul_prepare(void *data, int i, int worker_idx)
     }
 }
 
-/* out[m * item_rows + r] = weight row (first + r) of `part` . x row m, + bias */
+/* out[m * item_rows + r] = round(weight row (first + r) of `part` . x row m
+ * + bias); logits are fp32, for which round() does nothing */
 static void
 matmul_part(const struct matmul_job *job, const struct cpu_weight_part *part,
             int64_t first, int num, struct cpu_scratch *s, float *out)
@@ -140,13 +141,17 @@ matmul_part(const struct matmul_job *job, const struct cpu_weight_part *part,
         .scratch = s->wide,
     };
     job->cb->kernels->dot(&dot);
-    if (part->bias == NULL) {
-        return;
-    }
     for (int m = 0; m < job->num_rows; m++) {
+        float   wide[CPU_ITEM_ROWS_MAX + CPU_LANES], room[CPU_ITEM_ROWS_MAX];
         float  *o = out + m * job->item_rows;
-        for (int r = 0; r < num; r++) {
+        for (int r = 0; part->bias != NULL && r < num; r++) {
             o[r] += part->bias[first + r];
+        }
+        if (job->epilogue != EPILOGUE_NONE) {
+            /* not in place: widen() writes whole vectors */
+            memcpy(wide, o, (size_t) num * sizeof *o);
+            round_to(job->cb->kernels, job->y.dtype, wide, num, room);
+            memcpy(o, wide, (size_t) num * sizeof *o);
         }
     }
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #define COMPUTE_MAJOR_MIN  8      /* bf16 tensor cores, cp.async */
+#define PDL_MAJOR_MIN      9
 #define PAGE_BYTES         ((uintptr_t) 4096)
 #define PIN_BYTES_MIN      ((size_t) 1 << 20)
 
@@ -158,6 +159,7 @@ cuda_weight_destroy(struct backend *be, struct weight *w)
     if (w == NULL) {
         return;
     }
+    cuda_graphs_drop((struct cuda_backend *) be);    /* they hold addresses */
     cuda_free(be, w->memory);
     free(w);
 }
@@ -193,6 +195,21 @@ upload_wide(struct cuda_backend *cb, float *dst, const struct tensor *t,
                                       t->shape[0], cb->stream), "widen");
     cuda_free(&cb->base, raw);
     return OK;
+}
+
+/* The bias of part i from its first row on, if it has the weights' dtype. */
+static void
+upload_bias16(struct cuda_backend *cb, struct weight *w, int64_t first,
+              const struct weight_desc *desc, int i)
+{
+    size_t  bytes = dtype_bytes(desc->parts[0].dtype);
+    if (w->bias16 != NULL && desc->bias[i].dtype == desc->parts[0].dtype) {
+        cuda_upload(&cb->base, (char *) w->bias16 + (size_t) first * bytes,
+                    desc->bias[i].data,
+                    (size_t) desc->bias[i].shape[0] * bytes);
+    } else {
+        w->bias16 = NULL;
+    }
 }
 
 static int
@@ -235,15 +252,17 @@ create_matrix(struct cuda_backend *cb, const struct weight_desc *desc,
         bytes += cuda_align(part_bytes(t));
     }
     w->in = desc->parts[0].shape[1];
-    size_t  bias_bytes = has_bias ? (size_t) w->rows * sizeof(float) : 0;
-    if (cuda_alloc(&cb->base, bytes + bias_bytes, &w->memory, err) != OK) {
+    size_t  bias_bytes = has_bias ? cuda_align((size_t) w->rows
+                                               * sizeof(float)) : 0;
+    if (cuda_alloc(&cb->base, bytes + 2 * bias_bytes, &w->memory, err) != OK) {
         return ERROR;
     }
     char    *next = w->memory;
     float   *bias = (float *) (void *) (next + bytes);
     if (has_bias) {
         w->bias = bias;
-        cuda_fill(&cb->base, bias, 0, bias_bytes);
+        w->bias16 = next + bytes + bias_bytes;
+        cuda_fill(&cb->base, bias, 0, 2 * bias_bytes);
     }
     for (int i = 0; i < desc->num_parts; i++) {
         const struct tensor  *t = &desc->parts[i];
@@ -257,6 +276,7 @@ create_matrix(struct cuda_backend *cb, const struct weight_desc *desc,
             {
                 return ERROR;
             }
+            upload_bias16(cb, w, bias - w->bias, desc, i);
         }
         bias += t->shape[0];
     }
@@ -308,9 +328,6 @@ cuda_destroy(struct backend *be)
     cuda_release_step(cb);
     cuda_gemm_destroy(cb);
     cuda_free(be, cb->copies);
-    if (cb->step_uploaded != NULL) {
-        (void) cudaEventDestroy(cb->step_uploaded);
-    }
     if (cb->stream != NULL) {
         (void) cudaStreamDestroy(cb->stream);
     }
@@ -357,9 +374,6 @@ open_device(struct cuda_backend *cb, struct err *err)
         || !cuda_keep(cb, cudaStreamCreateWithFlags(&cb->stream,
                                                     cudaStreamNonBlocking),
                       "cudaStreamCreate")
-        || !cuda_keep(cb, cudaEventCreateWithFlags(&cb->step_uploaded,
-                                                   cudaEventDisableTiming),
-                      "cudaEventCreate")
         || !cuda_keep(cb, attention_init(), "attention_init"))
     {
         return err_set(err, "%s", cb->failure.message);
@@ -396,6 +410,9 @@ backend_cuda_create(struct backend **out, const struct backend_cuda_options *o,
                     o->simple_kernels ? ", simple kernels" : "");
     cb->device_idx = o->device_idx;
     cb->simple_kernels = o->simple_kernels;
+    cb->graphs = !o->no_graphs;
+    cb->pdl = !o->no_pdl && prop.major >= PDL_MAJOR_MIN;
+    cb->num_sms = prop.multiProcessorCount;
     cb->ops = (struct backend_ops) {
         .name = cb->name,
         .borrows_weights = false,
@@ -418,6 +435,8 @@ backend_cuda_create(struct backend **out, const struct backend_cuda_options *o,
         .attention = cuda_attention,
         .lm_head = cuda_lm_head,
         .step_end = cuda_step_end,
+        .sample = cuda_sample,
+        .sampled = cuda_sampled,
         .copy_blocks = cuda_copy_blocks,
         .sync = cuda_sync,
     };

@@ -31,13 +31,16 @@
 
 /* Changes with the op table, so that a stale .so is refused. */
 #define BACKEND_CUDA_ABI  (sizeof(struct backend_ops)                         \
-                           + 4096 * sizeof(struct step_inputs))
+                           + 4096 * sizeof(struct step_inputs)                \
+                           + 65536 * sizeof(struct backend_cuda_options))
 
 struct backend_cuda_options {
     size_t abi;               /* BACKEND_CUDA_ABI of the caller */
     int    device_idx;        /* as CUDA numbers the GPUs it may use */
     bool   simple_kernels;    /* the slow kernels for everything: to find out
                                  which kernel is at fault */
+    bool   no_graphs;         /* issue every step; the same bits */
+    bool   no_pdl;            /* no kernel starts before the last has ended */
 };
 
 /* OK; AGAIN without a usable GPU or driver; ERROR otherwise.  *err is set in

@@ -70,6 +70,17 @@ gemm_layouts_init(struct gemm_layouts *l, const struct cuda_gemm *g)
         s = cublasLtMatmulDescSetAttribute(&l->op, CUBLASLT_MATMUL_DESC_TRANSA,
                                            &transposed, sizeof transposed);
     }
+    if (s == CUBLAS_STATUS_SUCCESS && g->bias != NULL) {
+        cublasLtEpilogue_t  epilogue = CUBLASLT_EPILOGUE_BIAS;
+        s = cublasLtMatmulDescSetAttribute(&l->op,
+                                           CUBLASLT_MATMUL_DESC_EPILOGUE,
+                                           &epilogue, sizeof epilogue);
+        if (s == CUBLAS_STATUS_SUCCESS) {
+            s = cublasLtMatmulDescSetAttribute(
+                &l->op, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &g->bias,
+                sizeof g->bias);
+        }
+    }
     if (s == CUBLAS_STATUS_SUCCESS) {
         s = cublasLtMatrixLayoutInit(&l->w, in, k, n, g->k);
     }
@@ -137,7 +148,7 @@ key_hash(const struct cuda_gemm_key *key)
     const uint32_t  parts[] = { (uint32_t) key->n, (uint32_t) key->k,
                                 (uint32_t) key->num, (uint32_t) key->dtype,
                                 (uint32_t) key->out_dtype,
-                                (uint32_t) key->accumulate };
+                                (uint32_t) key->has_bias };
     uint64_t        h = 0;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         h = (h + parts[i]) * UINT64_C(0x9e3779b97f4a7c15);
@@ -152,7 +163,7 @@ gemm_plan(struct cuda_backend *cb, const struct cuda_gemm *g,
           struct gemm_layouts *l)
 {
     struct cuda_gemm_key    key = { g->n, g->k, g->num, (int32_t) g->x_dtype,
-                                    (int32_t) g->y_dtype, g->accumulate, 1 };
+                                    (int32_t) g->y_dtype, g->bias != NULL, 1 };
     uint64_t                at = key_hash(&key) % CUDA_GEMM_PLANS;
     struct cuda_gemm_plan  *plan = &cb->plans[at];
     for (uint64_t i = 0; i < GEMM_PROBES; i++) {
@@ -181,7 +192,7 @@ bool
 cuda_gemm_run(struct cuda_backend *cb, const struct cuda_gemm *g)
 {
     struct gemm_layouts  l;
-    float                one = 1.0f, beta = g->accumulate ? 1.0f : 0.0f;
+    float                one = 1.0f, zero = 0.0f;
     if (cb->simple_kernels || g->x_dtype != g->w_dtype
         || !is_aligned(g->w, g->k, g->w_dtype)
         || !is_aligned(g->x, g->k, g->x_dtype)
@@ -195,7 +206,7 @@ cuda_gemm_run(struct cuda_backend *cb, const struct cuda_gemm *g)
         return false;
     }
     cuda_keep_status(cb, cublasLtMatmul(cb->lt, &l.op, &one, g->w, &l.w, g->x,
-                                        &l.x, &beta, g->y, &l.y, g->y, &l.y,
+                                        &l.x, &zero, g->y, &l.y, g->y, &l.y,
                                         &plan->algo, cb->gemm_workspace,
                                         CUDA_GEMM_WORKSPACE, cb->stream),
                      "cublasLtMatmul");

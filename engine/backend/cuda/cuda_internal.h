@@ -1,9 +1,13 @@
 /* cuda_internal.h - what the files of the CUDA backend share.
  *
  *   backend_cuda.c  life, memory, weights
- *   cuda_step.c     sizes of a step, its upload, the attention work lists
+ *   cuda_scratch.c  reserve(): what steps need, at addresses that stay
+ *   cuda_step.c     a step's arrays and attention work lists, and their upload
+ *   cuda_plan.c     equal shares of the keys for the Hopper decode kernel
+ *   cuda_graph.c    recorded steps
  *   cuda_ops.c      the ops
  *   cuda_gemm.c     cuBLASLt
+ *   cuda_sample.c   token ids from logits
  *
  * Errors: CUDA's own are sticky.  The first one is kept by cuda_keep() and
  * every later sync() answers with it; ops go on issuing, harmlessly. */
@@ -14,16 +18,23 @@
 #include <cuda_runtime_api.h>
 
 #include "engine/backend/cuda/backend_cuda.h"
+#include "engine/backend/cuda/cuda_plan.h"
 #include "kernels/kernels.h"
 
 #define CUDA_ALIGN             256
 #define CUDA_GEMM_WORKSPACE    ((size_t) 64 << 20)   /* split-K partial sums */
 #define CUDA_GEMM_PLANS        1024    /* algorithms remembered */
-#define CUDA_ACC_ROWS          1024    /* rows whose fp32 products are kept
-                                          for an epilogue of ours */
+#define CUDA_PRODUCT_ROWS      2048    /* fp32 rows of two times
+                                          row_elems_max: room for products that
+                                          an epilogue of ours follows */
 #define CUDA_SPLITS_PER_SEQ    8       /* room for partial attention results */
 #define CUDA_SPLITS_EXTRA      512
 #define CUDA_COPIES_MAX        1024    /* block copies of one launch */
+#define CUDA_MODELS_MAX        32      /* model_ids with recorded steps */
+#define CUDA_GRAPHS_MAX        96
+#define CUDA_SHARE_HEADS_MAX   16      /* kv heads that work lists of equal
+                                          shares have room for */
+#define CUDA_BLOCK_SIZE_MIN    16      /* struct kv_cache */
 #define CUDA_HEAD_DIM_MIN      8       /* bounds heads by row_elems_max */
 
 struct cuda_weight_part {
@@ -41,13 +52,15 @@ struct weight {
     void                    *memory;
     float                   *bias;       /* [rows] fp32, inside memory; NULL:
                                             none */
+    void                    *bias16;     /* the same in part[0].dtype where the
+                                            checkpoint has it so, or NULL */
     float                   *vector;     /* VECTOR: [in] fp32, is memory */
 };
 
 /* One product shape and the algorithm chosen for it. */
 struct cuda_gemm_key {
     int64_t n, k, num;
-    int32_t dtype, out_dtype, accumulate;
+    int32_t dtype, out_dtype, has_bias;
     int32_t used;
 };
 
@@ -57,11 +70,51 @@ struct cuda_gemm_plan {
     cublasLtMatmulAlgo_t    algo;
 };
 
-/* Device copies of the step's arrays, and what is derived from them. */
+/* A step's arrays and what is derived from them, on the device.  The addresses
+ * stay from one reserve() to the next, so graphs can hold them. */
 struct cuda_step_arrays {
-    const int32_t               *input_ids, *positions, *slot_mapping;
-    const int32_t               *row_seq, *block_tables, *logits_idx;
-    const struct attention_item *decode, *prefill;
+    int32_t               *input_ids, *positions, *slot_mapping;
+    int32_t               *row_table, *block_tables, *logits_idx;
+    struct attention_item *decode, *prefill;
+    struct decode_item    *shared;          /* equal shares of the keys */
+    int32_t               *shared_first;
+    int32_t               *num_decode;      /* [1] */
+};
+
+/* Pinned room for one step's arrays, packed; two, because the device may not
+ * have read the last step's when the next one is packed. */
+struct cuda_half {
+    char        *host;
+    cudaEvent_t  unpacked;
+};
+
+/* What the ops of a model said in its first step: needed to plan and to check
+ * steps whose ops are not called because they are replayed. */
+struct cuda_model {
+    uint64_t  id;               /* 0: free */
+    bool      known;            /* its first step is over */
+    int64_t   num_ids;          /* rows of embed_tokens; 0: no embed() */
+    int       block_size, num_blocks, num_kv_heads;     /* 0: no cache */
+    bool      shares;           /* decode_sm90 takes its attention */
+};
+
+enum cuda_graph_state { GRAPH_FREE, GRAPH_WARM, GRAPH_READY };
+
+struct cuda_graph {
+    enum cuda_graph_state  state;
+    uint64_t               model_id;
+    int                    rows;
+    bool                   shares;
+    cudaGraphExec_t        exec;
+};
+
+/* One sample() that has not been collected. */
+struct cuda_sample {
+    int32_t              *ids;        /* pinned, [max_num_logits] */
+    struct sample_params *rows;       /* pinned, [max_num_logits] */
+    int32_t              *masks;      /* pinned, [masks_max][2]: row, id */
+    cudaEvent_t           done;
+    int                   num_rows;
 };
 
 struct cuda_backend {
@@ -69,7 +122,8 @@ struct cuda_backend {
     struct backend_ops       ops;
     char                     name[320];
     int                      device_idx;
-    bool                     simple_kernels;
+    bool                     simple_kernels, graphs, pdl;
+    int                      num_sms;
     cudaStream_t             stream;
     bool                     failed;     /* sticky */
     struct err               failure;
@@ -82,8 +136,8 @@ struct cuda_backend {
     /* scratch, device */
     void                    *normed;     /* [max_num_batched_tokens,
                                             row_elems_max], 4 bytes each */
-    float                   *acc;        /* [acc_rows, 2 * row_elems_max] */
-    int                      acc_rows;
+    void                    *product;
+    size_t                   product_bytes;
     float                   *partial_out;
     float                   *partial_ml;
     unsigned int            *counters;
@@ -92,13 +146,40 @@ struct cuda_backend {
 
     /* the step */
     bool                     in_step;
-    struct step_inputs       step;       /* counts, and pointers into host */
+    struct step_inputs       step;       /* counts; the caller's pointers during
+                                            step_begin() only */
+    int                      rows, logit_rows;   /* num_tokens and num_logits,
+                                                    or the bucket they are
+                                                    padded to */
+    int32_t                  id_max, slot_min, slot_max;   /* of known ids and
+                                            of rows that have a slot */
+    int                      num_decode, num_prefill, num_shares;
+    struct cuda_model       *model;      /* NULL: not to be recorded */
+    struct cuda_graph       *recording, *replaying;
+    struct {                             /* y += product is still to be done */
+        void      *y;
+        enum dtype dtype;
+        int        num, n;
+    } pending;
+
     struct cuda_step_arrays  dev;
-    int                      num_decode, num_prefill;
-    char                    *step_host;  /* pinned; the same layout as */
+    size_t                   dev_bytes[11];  /* room of each, in their order */
+    int32_t                 *seq_tables, *seq_rows;  /* host, [max_num_seqs] */
     char                    *step_device;
-    size_t                   step_bytes;
-    cudaEvent_t              step_uploaded;
+    size_t                   step_bytes;     /* packed, at most */
+    struct cuda_half         half[2];
+    unsigned int             num_steps;
+    int                      shared_max;     /* items */
+    struct cuda_model        models[CUDA_MODELS_MAX];
+    struct cuda_graph        record[CUDA_GRAPHS_MAX];
+
+    /* sampling */
+    int32_t                 *sampled;    /* device, [max_num_logits] */
+    int                      num_sampled;    /* rows of the last sample() */
+    struct sample_state      sampling;   /* scratch, device */
+    size_t                   sampling_words;
+    struct cuda_sample       samples[SAMPLES_IN_FLIGHT];
+    unsigned int             samples_issued, samples_collected;
 };
 
 /* Remembers the first CUDA error; `what` was being done.  True when ok. */
@@ -110,22 +191,38 @@ void cuda_keep_status(struct cuda_backend *cb, cublasStatus_t s,
 int cuda_alloc(struct backend *be, size_t bytes, void **out, struct err *err);
 void cuda_free(struct backend *be, void *data);
 
-/* cuda_step.c */
+/* cuda_scratch.c */
 int cuda_reserve(struct backend *be, const struct backend_limits *limits,
                  struct err *err);
 void cuda_release_step(struct cuda_backend *cb);
+
+/* cuda_step.c */
 enum step_action cuda_step_begin(struct backend *be,
                                  const struct step_inputs *in);
 void cuda_step_end(struct backend *be);
 
-/* cuda_gemm.c: y [num, n] (+)= x [num, k] w^T, rows of y y_stride apart.
- * y_dtype is x's dtype or F32; accumulate: y is added before rounding. */
+/* cuda_graph.c */
+int cuda_graph_bucket(int rows);     /* rows a step is padded to; 0: not */
+void cuda_graph_begin(struct cuda_backend *cb);    /* sets recording, or
+                                                      replaying */
+void cuda_graph_end(struct cuda_backend *cb);
+void cuda_graphs_drop(struct cuda_backend *cb);
+struct cuda_model *cuda_model_of(struct cuda_backend *cb, uint64_t model_id);
+
+/* cuda_sample.c */
+int cuda_sample_reserve(struct cuda_backend *cb,
+                        const struct backend_limits *l, struct err *err);
+void cuda_sample_release(struct cuda_backend *cb);
+void cuda_sample(struct backend *be, const struct sample_args *args);
+int cuda_sampled(struct backend *be, int32_t *token_ids, struct err *err);
+
+/* cuda_gemm.c: y [num, n] = x [num, k] w^T + bias, rows of y y_stride apart;
+ * y_dtype is x's dtype or F32, bias is in it, or NULL. */
 struct cuda_gemm {
     void        *y;
-    const void  *x, *w;
+    const void  *x, *w, *bias;
     enum dtype   y_dtype, x_dtype, w_dtype;
     int64_t      num, n, k, y_stride;
-    bool         accumulate;
 };
 
 int cuda_gemm_init(struct cuda_backend *cb, struct err *err);
@@ -134,6 +231,7 @@ void cuda_gemm_destroy(struct cuda_backend *cb);
 bool cuda_gemm_run(struct cuda_backend *cb, const struct cuda_gemm *g);
 
 /* cuda_ops.c */
+void cuda_flush(struct cuda_backend *cb);    /* does what is pending */
 void cuda_embed(struct backend *be, struct tensor x,
                 const struct weight *embed_tokens);
 void cuda_linear(struct backend *be, const struct linear_args *args);

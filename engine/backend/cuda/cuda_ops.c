@@ -1,11 +1,10 @@
 /* cuda_ops.c - the op table in terms of kernels/ and cuBLASLt.
  *
  * Arguments are checked as the CPU backend checks them.  A product writes its
- * result where it belongs when nothing follows; otherwise, and where cuBLASLt
- * cannot write y, its fp32 result goes to `acc` and an epilogue kernel rounds
- * it once.  A residual in 16 bits goes through acc too: with beta = 1
- * cuBLASLt 13 rounds the product before it adds y (seen on an H200: errors of
- * 32 times the bound where the sum cancels). */
+ * result where it belongs when nothing follows, otherwise to `product`, for an
+ * epilogue kernel.  A residual addition stays pending: the next linear(), which
+ * norms what it is added to, does both in one kernel, and any other op or the
+ * step's end does it before.  What cuBLASLt does not take goes through fp32. */
 #include "engine/backend/cuda/cuda_internal.h"
 #include "engine/base/check.h"
 
@@ -15,6 +14,26 @@ cuda_of(struct backend *be)
     struct cuda_backend  *cb = (struct cuda_backend *) be;
     check(cb->in_step);
     return cb;
+}
+
+void
+cuda_flush(struct cuda_backend *cb)
+{
+    if (cb->pending.y != NULL) {
+        (void) cuda_keep(cb, add_launch(&(struct product_params) {
+            .y = cb->pending.y, .product = cb->product,
+            .dtype = cuda_kernel_dtype(cb->pending.dtype),
+            .num = cb->pending.num, .n = cb->pending.n, .pdl = cb->pdl },
+            cb->stream), "residual");
+        cb->pending.y = NULL;
+    }
+}
+
+/* Rows to compute for a tensor with room for so many. */
+static int
+rows_of(const struct cuda_backend *cb, const struct tensor *t)
+{
+    return cb->rows < t->shape[0] ? cb->rows : (int) t->shape[0];
 }
 
 static void
@@ -40,29 +59,39 @@ cuda_embed(struct backend *be, struct tensor x, const struct weight *w)
     const struct cuda_weight_part  *part = &w->part[0];
     check(w->kind == WEIGHT_EMBEDDING);
     check_activation(cb, &x, w->in);
-    for (int i = 0; i < cb->step.num_tokens; i++) {
-        int32_t  id = cb->step.input_ids[i];
-        check(id >= 0 && id < part->rows);
+    check_lt(cb->id_max, part->rows);
+    cuda_flush(cb);
+    if (cb->model != NULL) {
+        cb->model->num_ids = part->rows;
     }
     (void) cuda_keep(cb, gather_launch(&(struct gather_params) {
         .y = x.data, .x = part->data, .ids = cb->dev.input_ids,
         .y_dtype = cuda_kernel_dtype(x.dtype),
         .x_dtype = cuda_kernel_dtype(part->dtype),
-        .num = cb->step.num_tokens, .n = (int) w->in }, cb->stream), "embed");
+        .num = rows_of(cb, &x), .n = (int) w->in }, cb->stream), "embed");
 }
 
 /* ---- linear --------------------------------------------------------------------- */
 
+/* Does a pending addition to x on the way. */
 static const void *
 norm_rows(struct cuda_backend *cb, const struct tensor *x,
           const struct norm *norm, const int32_t *rows, int num)
 {
+    const void  *add = NULL;
     check_eq(norm->weight->in, x->shape[1]);
     check_le(x->shape[1], cb->limits.row_elems_max);
+    if (cb->pending.y == x->data && rows == NULL && cb->pending.num == num) {
+        add = cb->product;
+        cb->pending.y = NULL;
+    }
+    cuda_flush(cb);
     (void) cuda_keep(cb, norm_launch(&(struct norm_params) {
-        .y = cb->normed, .x = x->data, .weight = norm->weight->vector,
-        .rows = rows, .dtype = cuda_kernel_dtype(x->dtype), .num = num,
-        .n = (int) x->shape[1], .eps = norm->eps }, cb->stream), "rmsnorm");
+        .y = cb->normed, .x = x->data, .add = add,
+        .weight = norm->weight->vector, .rows = rows,
+        .dtype = cuda_kernel_dtype(x->dtype), .num = num,
+        .n = (int) x->shape[1], .eps = norm->eps, .pdl = cb->pdl },
+        cb->stream), "rmsnorm");
     return cb->normed;
 }
 
@@ -90,27 +119,111 @@ matmul_f32(struct cuda_backend *cb, const struct weight *w, const void *x,
     }
 }
 
-/* Through acc, some rows at a time. */
+/* In fp32, some rows at a time: for what cuBLASLt does not take. */
 static void
-linear_through_acc(struct cuda_backend *cb, const struct linear_args *args,
-                   const void *x)
+linear_through_fp32(struct cuda_backend *cb, const struct linear_args *args,
+                    const void *x, int num)
 {
     const struct weight  *w = args->weight;
     int64_t               n = args->y.shape[1];
-    check_le(w->rows, 2 * (int64_t) cb->limits.row_elems_max);
-    for (int first = 0; first < cb->step.num_tokens; first += cb->acc_rows) {
-        int  rest = cb->step.num_tokens - first;
-        int  num = rest < cb->acc_rows ? rest : cb->acc_rows;
+    int  most = (int) (cb->product_bytes / ((size_t) w->rows * sizeof(float)));
+    check(most >= 1);
+    for (int first = 0; first < num; first += most) {
+        int  rest = num - first, part = rest < most ? rest : most;
         matmul_f32(cb, w, at_byte(x, first * w->in, args->x.dtype),
-                   args->x.dtype, num, cb->acc);
+                   args->x.dtype, part, cb->product);
         (void) cuda_keep(cb, epilogue_launch(&(struct epilogue_params) {
             .y = at_byte(args->y.data, first * n, args->y.dtype),
-            .acc = cb->acc, .bias = w->bias,
-            .dtype = cuda_kernel_dtype(args->y.dtype), .num = num,
+            .acc = cb->product, .bias = w->bias,
+            .dtype = cuda_kernel_dtype(args->y.dtype), .num = part,
             .n = (int) n, .add = args->epilogue == EPILOGUE_ADD,
-            .silu_mul = args->epilogue == EPILOGUE_SILU_MUL }, cb->stream),
-            "linear epilogue");
+            .silu_mul = args->epilogue == EPILOGUE_SILU_MUL,
+            .pdl = cb->pdl }, cb->stream), "linear epilogue");
     }
+}
+
+/* What follows rows first .. first + num - 1, whose product is there. */
+static void
+linear_epilogue(struct cuda_backend *cb, const struct linear_args *args,
+                int first, int num, bool all)
+{
+    int64_t  n = args->y.shape[1];
+    void    *y = at_byte(args->y.data, first * n, args->y.dtype);
+    switch (args->epilogue) {
+    case EPILOGUE_NONE:
+        return;
+    case EPILOGUE_ADD:
+        cb->pending.y = y;
+        cb->pending.dtype = args->y.dtype;
+        cb->pending.num = num;
+        cb->pending.n = (int) n;
+        if (!all) {
+            cuda_flush(cb);
+        }
+        return;
+    case EPILOGUE_SILU_MUL:
+        (void) cuda_keep(cb, silu_mul_launch(&(struct product_params) {
+            .y = y, .product = cb->product,
+            .dtype = cuda_kernel_dtype(args->y.dtype), .num = num,
+            .n = (int) n, .pdl = cb->pdl }, cb->stream), "silu_mul");
+        return;
+    }
+}
+
+/* Few rows, read once with everything around them; false when not taken. */
+static bool
+linear_gemv(struct cuda_backend *cb, const struct linear_args *args,
+            const void *x, int num)
+{
+    const struct weight  *w = args->weight;
+    struct gemv_params    p = {
+        .y = args->y.data, .x = x, .w = w->part[0].data, .bias = w->bias,
+        .dtype = cuda_kernel_dtype(args->x.dtype), .num = num,
+        .n = (int) args->y.shape[1], .k = (int) w->in,
+        .add = args->epilogue == EPILOGUE_ADD,
+        .silu_mul = args->epilogue == EPILOGUE_SILU_MUL, .overlap = cb->pdl };
+    if (cb->simple_kernels || num > GEMV_ROWS_MAX || w->num_parts != 1
+        || w->part[0].dtype != args->x.dtype || !gemv_takes(&p))
+    {
+        return false;
+    }
+    (void) cuda_keep(cb, gemv_launch(&p, cb->stream), "gemv");
+    return true;
+}
+
+/* False, and nothing done, when cuBLASLt does not take it. */
+static bool
+linear_direct(struct cuda_backend *cb, const struct linear_args *args,
+              const void *x, int num)
+{
+    const struct weight  *w = args->weight;
+    enum dtype            dtype = args->y.dtype;
+    bool                  to_y = args->epilogue == EPILOGUE_NONE;
+    const void           *bias = w->bias == NULL ? NULL
+                                 : dtype == DTYPE_F32 ? (void *) w->bias
+                                 : dtype == w->part[0].dtype ? w->bias16
+                                                             : NULL;
+    int  most = to_y ? num : (int) (cb->product_bytes
+                                    / ((size_t) w->rows * dtype_bytes(dtype)));
+    check(most >= 1);
+    if (w->num_parts != 1 || (w->bias != NULL && bias == NULL)) {
+        return false;
+    }
+    for (int first = 0; first < num; first += most) {
+        int               rest = num - first, part = rest < most ? rest : most;
+        struct cuda_gemm  g = {
+            .y = to_y ? args->y.data : cb->product,
+            .x = at_byte(x, first * w->in, args->x.dtype),
+            .w = w->part[0].data, .bias = bias, .y_dtype = dtype,
+            .x_dtype = args->x.dtype, .w_dtype = w->part[0].dtype,
+            .num = part, .n = w->rows, .k = w->in, .y_stride = w->rows };
+        if (!cuda_gemm_run(cb, &g)) {
+            check_eq(first, 0);
+            return false;
+        }
+        linear_epilogue(cb, args, first, part, part == num);
+    }
+    return true;
 }
 
 void
@@ -119,7 +232,6 @@ cuda_linear(struct backend *be, const struct linear_args *args)
     struct cuda_backend  *cb = cuda_of(be);
     const struct weight  *w = args->weight;
     const void           *x = args->x.data;
-    int                   num = cb->step.num_tokens;
     check(w->kind == WEIGHT_LINEAR || w->kind == WEIGHT_GATE_UP);
     check((w->kind == WEIGHT_GATE_UP)
           == (args->epilogue == EPILOGUE_SILU_MUL));
@@ -127,19 +239,15 @@ cuda_linear(struct backend *be, const struct linear_args *args)
     check_activation(cb, &args->y, w->kind == WEIGHT_GATE_UP ? w->rows / 2
                                                              : w->rows);
     check(args->y.dtype == args->x.dtype);
+    check_le(w->rows, 2 * (int64_t) cb->limits.row_elems_max);
+    int  num = rows_of(cb, &args->x), y_rows = rows_of(cb, &args->y);
+    num = num < y_rows ? num : y_rows;
     if (args->norm.weight != NULL) {
         x = norm_rows(cb, &args->x, &args->norm, NULL, num);
     }
-    struct cuda_gemm  g = {
-        .y = args->y.data, .x = x, .w = w->part[0].data,
-        .y_dtype = args->y.dtype, .x_dtype = args->x.dtype,
-        .w_dtype = w->part[0].dtype, .num = num, .n = w->rows, .k = w->in,
-        .y_stride = w->rows, .accumulate = args->epilogue == EPILOGUE_ADD };
-    bool  direct = w->num_parts == 1 && w->bias == NULL
-                   && (args->epilogue == EPILOGUE_NONE
-                       || (g.accumulate && args->y.dtype == DTYPE_F32));
-    if (!direct || !cuda_gemm_run(cb, &g)) {
-        linear_through_acc(cb, args, x);
+    cuda_flush(cb);
+    if (!linear_gemv(cb, args, x, num) && !linear_direct(cb, args, x, num)) {
+        linear_through_fp32(cb, args, x, num);
     }
 }
 
@@ -148,16 +256,19 @@ cuda_lm_head(struct backend *be, const struct lm_head_args *args)
 {
     struct cuda_backend  *cb = cuda_of(be);
     const struct weight  *w = args->weight;
-    int                   num = cb->step.num_logits;
+    int                   num = cb->logit_rows < args->logits.shape[0]
+                                ? cb->logit_rows
+                                : (int) args->logits.shape[0];
     check(w->kind == WEIGHT_LINEAR || w->kind == WEIGHT_EMBEDDING);
     check_activation(cb, &args->x, w->in);
     check(args->logits.dtype == DTYPE_F32 && w->bias == NULL);
     check_eq(args->logits.shape[1], w->rows);
-    check_le(num, args->logits.shape[0]);
+    check_le(cb->step.num_logits, args->logits.shape[0]);
     check_le(w->in, cb->limits.row_elems_max);
     if (num == 0) {
         return;
     }
+    cuda_flush(cb);
     if (args->norm.weight != NULL) {
         (void) norm_rows(cb, &args->x, &args->norm, cb->dev.logits_idx, num);
     } else {
@@ -165,7 +276,18 @@ cuda_lm_head(struct backend *be, const struct lm_head_args *args)
         (void) cuda_keep(cb, gather_launch(&(struct gather_params) {
             .y = cb->normed, .x = args->x.data, .ids = cb->dev.logits_idx,
             .y_dtype = dtype, .x_dtype = dtype, .num = num,
-            .n = (int) w->in }, cb->stream), "gather of logits rows");
+            .n = (int) w->in, .pdl = cb->pdl }, cb->stream),
+            "gather of logits rows");
+    }
+    struct gemv_params  p = {
+        .y = args->logits.data, .x = cb->normed, .w = w->part[0].data,
+        .dtype = cuda_kernel_dtype(args->x.dtype), .num = num,
+        .n = (int) w->rows, .k = (int) w->in, .y_f32 = 1, .overlap = cb->pdl };
+    if (!cb->simple_kernels && num <= GEMV_ROWS_MAX && w->num_parts == 1
+        && w->part[0].dtype == args->x.dtype && gemv_takes(&p))
+    {
+        (void) cuda_keep(cb, gemv_launch(&p, cb->stream), "gemv");
+        return;
     }
     matmul_f32(cb, w, cb->normed, args->x.dtype, num, args->logits.data);
 }
@@ -204,6 +326,18 @@ norm_vector(const struct norm *norm, int64_t len)
     return norm->weight->vector;
 }
 
+/* See struct cuda_model: all layers of a model are alike in this. */
+static void
+learn_kv(struct cuda_backend *cb, const struct kv_cache *kv)
+{
+    struct cuda_model  *m = cb->model;
+    if (m != NULL && !m->known) {
+        m->block_size = kv->block_size;
+        m->num_blocks = kv->num_blocks;
+        m->num_kv_heads = kv->num_kv_heads;
+    }
+}
+
 void
 cuda_qk_norm_rope_append(struct backend *be,
                          const struct qk_norm_rope_append_args *args)
@@ -215,12 +349,11 @@ cuda_qk_norm_rope_append(struct backend *be,
     check_activation(cb, &args->qkv,
                      (int64_t) (args->num_heads + 2 * kv->num_kv_heads)
                      * kv->head_dim);
-    for (int row = 0; row < cb->step.num_tokens; row++) {
-        int32_t  slot = cb->step.slot_mapping[row];
-        check(slot == SLOT_PADDING
-              || (slot >= kv->block_size        /* never the null block */
-                  && slot / kv->block_size < kv->num_blocks));
-    }
+    /* never the null block */
+    check(cb->slot_max < 0 || cb->slot_min >= kv->block_size);
+    check_lt(cb->slot_max / kv->block_size, kv->num_blocks);
+    cuda_flush(cb);
+    learn_kv(cb, kv);
     (void) cuda_keep(cb, rope_append_launch(&(struct rope_params) {
         .qkv = args->qkv.data,
         .q_norm = norm_vector(&args->q_norm, kv->head_dim),
@@ -230,8 +363,8 @@ cuda_qk_norm_rope_append(struct backend *be,
         .slots = cb->dev.slot_mapping,
         .kv = kv_layer_of(kv, args->layer_idx),
         .dtype = cuda_kernel_dtype(args->qkv.dtype),
-        .num = cb->step.num_tokens, .num_heads = args->num_heads },
-        cb->stream), "rope and append");
+        .num = rows_of(cb, &args->qkv), .num_heads = args->num_heads,
+        .pdl = cb->pdl }, cb->stream), "rope and append");
 }
 
 void
@@ -252,20 +385,31 @@ cuda_attention(struct backend *be, const struct attention_args *args)
         .dtype = cuda_kernel_dtype(args->out.dtype),
         .kv = kv_layer_of(kv, args->layer_idx), .num_heads = args->num_heads,
         .window = args->sliding_window, .scale = args->scale,
-        .positions = cb->dev.positions, .row_seq = cb->dev.row_seq,
-        .block_tables = cb->dev.block_tables,
-        .table_stride = cb->step.max_blocks_per_seq,
+        .positions = cb->dev.positions, .row_table = cb->dev.row_table,
+        .block_tables = cb->dev.block_tables, .num_items = cb->dev.num_decode,
+        .decode_items = cb->dev.shared, .decode_first = cb->dev.shared_first,
+        .decode_shares = cb->num_shares, .decode_blocks = cb->num_sms,
         .partial_out = cb->partial_out, .partial_ml = cb->partial_ml,
-        .counters = cb->counters };
+        .counters = cb->counters, .pdl = cb->pdl };
+    cuda_flush(cb);
+    learn_kv(cb, kv);
+    if (cb->model != NULL && !cb->model->known) {
+        cb->model->shares = !cb->simple_kernels
+                            && attention_decode_sm90_takes(&p);
+    }
     if (cb->simple_kernels || !attention_tile_takes(&p)) {
-        p.num = cb->step.num_tokens;
+        p.num = rows_of(cb, &args->qkv);
         (void) cuda_keep(cb, attention_simple_launch(&p, cb->stream),
                          "attention");
         return;
     }
     check_le(out_elems, cb->limits.row_elems_max);
+    if (cb->num_shares > 0) {
+        (void) cuda_keep(cb, attention_decode_sm90_launch(&p, cb->stream),
+                         "decode attention");
+    }
     if (cb->num_decode > 0) {
-        p.num = cb->num_decode;
+        p.num = cb->max_splits;
         p.items = cb->dev.decode;
         (void) cuda_keep(cb, attention_decode_launch(&p, cb->stream),
                          "decode attention");

@@ -71,7 +71,8 @@ plan_head(struct planner *p, int seq, int kv_head)
             return;
         }
         a->items[p->num_items++] = (struct decode_item) {
-            .seq = seq, .row = a->rows[seq], .kv_head = kv_head,
+            .seq = seq, .table = a->tables[seq], .row = a->rows[seq],
+            .kv_head = kv_head,
             .position = keys - 1, .key_begin = begin,
             .key_end = end < keys ? end : keys,
             .partial = p->num_partials, .part = p->num_items - first

@@ -20,6 +20,7 @@ struct decode_plan_args {
     int                 num_seqs;
     const int32_t      *rows;          /* [num_seqs] row of q and out; -1: not
                                           a decode row, left out */
+    const int32_t      *tables;        /* [num_seqs] as decode_item.table */
     const int32_t      *context_lens;  /* [num_seqs] keys, >= 1 */
     int                 num_kv_heads;
     int                 num_shares;    /* >= 1 */

@@ -1,30 +1,31 @@
-/* cuda_step.c - sizes of a step, and its arrays in one upload.
+/* cuda_step.c - a step's arrays, packed and read by the device in one go.
  *
  * step_begin() packs the arrays and the attention work lists into pinned
- * memory and copies them to the device in one go; sizes are the step's, so a
- * small step is a small copy.
+ * memory; a kernel spreads them to fixed addresses, so sizes are the step's and
+ * a small step is a small read, and ids that only the device knows are put in
+ * on the way.  Two halves of pinned memory take turns.
  *
  * WORK LISTS.  A sequence with one row is split by key position: chunks of 256
  * keys up to position 4096, of 2048 from there.  So a row's sum has the same
  * shape whatever it is batched with, except when the step needs more splits
- * than there is room for: then chunks double until it fits.  Longer queries
- * are cut into items of ATTENTION_ROWS rows, the last rows first, because they
- * see the most keys. */
+ * than there is room for: then chunks double until it fits, and in large steps
+ * on Hopper, where cuda_plan.c gives every warp an equal share of all keys.
+ * Longer queries are cut into items of ATTENTION_ROWS rows, the last rows
+ * first, because they see the most keys. */
 #include "engine/backend/cuda/cuda_internal.h"
+#include "engine/backend/cuda/cuda_plan.h"
 #include "engine/base/check.h"
 
 #include <string.h>
 
-#define CHUNK_KEYS       256
-#define CHUNK_KEYS_LONG  2048
-#define CHUNK_LONG_FROM  4096
-#define FILL_BYTE        0xff     /* NaN in every dtype */
-
-static int
-max_int(int a, int b)
-{
-    return a > b ? a : b;
-}
+#define CHUNK_KEYS        256
+#define CHUNK_KEYS_LONG   2048
+#define CHUNK_LONG_FROM   4096
+#define WORD              16       /* bytes the device reads at once */
+#define SHARES_PER_SM     4        /* at most ATTENTION_DECODE_WARPS; the best
+                                      of 2 to 6 on an H200 */
+#define SHARE_TILES_MIN   12000    /* tiles of 32 keys and one kv head from
+                                      which equal shares win */
 
 static int
 min_int(int a, int b)
@@ -32,175 +33,90 @@ min_int(int a, int b)
     return a < b ? a : b;
 }
 
-static struct backend_limits
-limits_max(const struct backend_limits *a, const struct backend_limits *b)
-{
-    return (struct backend_limits) {
-        .max_num_batched_tokens = max_int(a->max_num_batched_tokens,
-                                          b->max_num_batched_tokens),
-        .max_num_seqs = max_int(a->max_num_seqs, b->max_num_seqs),
-        .max_num_logits = max_int(a->max_num_logits, b->max_num_logits),
-        .max_blocks_per_seq = max_int(a->max_blocks_per_seq,
-                                      b->max_blocks_per_seq),
-        .max_model_len = max_int(a->max_model_len, b->max_model_len),
-        .row_elems_max = max_int(a->row_elems_max, b->row_elems_max),
-    };
-}
+/* ---- packing -------------------------------------------------------------------- */
 
-/* ---- reserve ------------------------------------------------------------------ */
-
-/* Bytes of the largest step: nine arrays, each aligned. */
-static size_t
-step_bytes_max(const struct cuda_backend *cb, const struct backend_limits *l)
-{
-    size_t  tokens = (size_t) l->max_num_batched_tokens;
-    size_t  seqs = (size_t) l->max_num_seqs;
-    size_t  ints = 4 * tokens + seqs * (size_t) l->max_blocks_per_seq
-                   + (size_t) l->max_num_logits;
-    size_t  items = seqs + (size_t) cb->max_splits
-                    + tokens / ATTENTION_ROWS + seqs;
-    return ints * sizeof(int32_t) + items * sizeof(struct attention_item)
-           + 9 * CUDA_ALIGN;
-}
-
-void
-cuda_release_step(struct cuda_backend *cb)
-{
-    void *const  device[] = { cb->normed, cb->acc, cb->partial_out,
-                              cb->partial_ml, cb->counters, cb->step_device };
-    for (size_t i = 0; i < sizeof device / sizeof *device; i++) {
-        cuda_free(&cb->base, device[i]);
-    }
-    if (cb->step_host != NULL) {
-        (void) cudaFreeHost(cb->step_host);
-    }
-    cb->normed = NULL;
-    cb->acc = NULL;
-    cb->partial_out = NULL;
-    cb->partial_ml = NULL;
-    cb->counters = NULL;
-    cb->step_device = NULL;
-    cb->step_host = NULL;
-}
-
-static int
-reserve_one(struct cuda_backend *cb, size_t bytes, int fill, void **out,
-            struct err *err)
-{
-    if (cuda_alloc(&cb->base, bytes, out, err) != OK) {
-        return err_prefix(err, "scratch of a step");
-    }
-    cb->ops.fill(&cb->base, *out, fill, bytes);
-    return OK;
-}
-
-static int
-reserve_scratch(struct cuda_backend *cb, const struct backend_limits *l,
-                struct err *err)
-{
-    size_t  tokens = (size_t) max_int(l->max_num_batched_tokens,
-                                      l->max_num_logits);
-    size_t  row = (size_t) l->row_elems_max, seqs = (size_t) l->max_num_seqs;
-    size_t  heads = row / CUDA_HEAD_DIM_MIN + 1;
-    size_t  splits = (size_t) cb->max_splits;
-    void   *normed, *acc, *partial_out, *partial_ml, *counters, *step;
-    cb->acc_rows = min_int(l->max_num_batched_tokens, CUDA_ACC_ROWS);
-    if (reserve_one(cb, tokens * row * sizeof(float), FILL_BYTE, &normed, err)
-        != OK)
-    {
-        return ERROR;
-    }
-    cb->normed = normed;
-    if (reserve_one(cb, (size_t) cb->acc_rows * 2 * row * sizeof(float),
-                    FILL_BYTE, &acc, err) != OK)
-    {
-        return ERROR;
-    }
-    cb->acc = acc;
-    if (reserve_one(cb, splits * row * sizeof(float), FILL_BYTE, &partial_out,
-                    err) != OK)
-    {
-        return ERROR;
-    }
-    cb->partial_out = partial_out;
-    if (reserve_one(cb, splits * heads * 2 * sizeof(float), FILL_BYTE,
-                    &partial_ml, err) != OK)
-    {
-        return ERROR;
-    }
-    cb->partial_ml = partial_ml;
-    if (reserve_one(cb, seqs * heads * sizeof(unsigned int), 0, &counters, err)
-        != OK)
-    {
-        return ERROR;
-    }
-    cb->counters = counters;
-    if (reserve_one(cb, cb->step_bytes, FILL_BYTE, &step, err) != OK) {
-        return ERROR;
-    }
-    cb->step_device = step;
-    return OK;
-}
-
-int
-cuda_reserve(struct backend *be, const struct backend_limits *limits,
-             struct err *err)
-{
-    struct cuda_backend    *cb = (struct cuda_backend *) be;
-    struct backend_limits   l = limits_max(&cb->limits, limits);
-    void                   *host = NULL;
-    check(!cb->in_step);
-    check(l.max_num_batched_tokens >= 1 && l.max_num_seqs >= 1);
-    if (cb->ops.sync(be, err) != OK) {
-        return ERROR;
-    }
-    cuda_release_step(cb);
-    cb->limits = (struct backend_limits) { .max_num_seqs = 0 };
-    cb->max_splits = l.max_num_seqs * CUDA_SPLITS_PER_SEQ + CUDA_SPLITS_EXTRA;
-    cb->step_bytes = step_bytes_max(cb, &l);
-    cudaError_t  e = cudaMallocHost(&host, cb->step_bytes);
-    if (e != cudaSuccess) {
-        return err_set(err, "%zu bytes of pinned memory for step arrays: %s",
-                       cb->step_bytes, cudaGetErrorString(e));
-    }
-    cb->step_host = host;
-    if (reserve_scratch(cb, &l, err) != OK) {
-        return ERROR;
-    }
-    cb->limits = l;
-    return cb->ops.sync(be, err);
-}
-
-/* ---- a step ----------------------------------------------------------------------- */
-
-/* The next array of the packed step; both addresses. */
+/* The next array of the packed step. */
 struct packer {
-    struct cuda_backend *cb;
-    size_t               used;
+    struct cuda_backend   *cb;
+    struct cuda_half      *half;
+    size_t                 used;
+    struct unpack_params   params;
 };
 
+/* Room for `bytes`, to go to the array at `device`. */
 static void *
-pack_room(struct packer *p, size_t bytes, const void **device)
+pack_room(struct packer *p, const void *device, size_t bytes)
 {
-    void  *host = p->cb->step_host + p->used;
-    *device = p->cb->step_device + p->used;
-    p->used += cuda_align(bytes);
+    struct unpack_params  *params = &p->params;
+    void                  *host = p->half->host + p->used;
+    size_t                 words = (bytes + WORD - 1) / WORD;
+    check_lt(params->num_segments, UNPACK_SEGMENTS_MAX);
+    params->segments[params->num_segments++] = (struct unpack_segment) {
+        .src = (uint32_t) p->used,
+        .dst = (uint32_t) ((const char *) device - p->cb->step_device),
+        .words = (int32_t) words };
+    p->used += words * WORD;
     check_le(p->used, p->cb->step_bytes);
     return host;
 }
 
-static const int32_t *
-pack_ints(struct packer *p, const int32_t *src, int64_t num,
-          const int32_t **device)
+/* `num` ints of src, then `fill` up to `padded`, then zeros. */
+static void
+pack_ints(struct packer *p, const void *device, const int32_t *src, int num,
+          int padded, int32_t fill)
 {
-    const void  *dev;
-    size_t       bytes = (size_t) num * sizeof *src;
-    void        *host = pack_room(p, bytes, &dev);
-    if (bytes > 0) {
-        memcpy(host, src, bytes);
+    size_t    bytes = (size_t) padded * sizeof *src;
+    int32_t  *to = pack_room(p, device, bytes);
+    int       end = (padded + 3) / 4 * 4;
+    if (num > 0) {
+        memcpy(to, src, (size_t) num * sizeof *src);
     }
-    *device = dev;
-    return host;
+    for (int i = num; i < end; i++) {
+        to[i] = i < padded ? fill : 0;
+    }
+}
+
+/* Tables one after the other, no more of each than its keys need; tables[s]
+ * and row_table say where. */
+static void
+pack_tables(struct packer *p, const struct step_inputs *in, int32_t *tables)
+{
+    struct cuda_backend  *cb = p->cb;
+    size_t                total = 0;
+    int  block_size = cb->model != NULL && cb->model->block_size > 0
+                      ? cb->model->block_size : CUDA_BLOCK_SIZE_MIN;
+    for (int s = 0; s < in->num_seqs; s++) {
+        int  num = (in->context_lens[s] + block_size - 1) / block_size;
+        tables[s] = (int32_t) total;
+        total += (size_t) min_int(num, in->max_blocks_per_seq);
+    }
+    int32_t  *to = pack_room(p, cb->dev.block_tables, total * sizeof *to);
+    for (int s = 0; s < in->num_seqs; s++) {
+        size_t  end = s + 1 < in->num_seqs ? (size_t) tables[s + 1] : total;
+        memcpy(to + tables[s], in->block_tables
+               + (size_t) s * (size_t) in->max_blocks_per_seq,
+               (end - (size_t) tables[s]) * sizeof *to);
+    }
+    int32_t  *row_table = pack_room(p, cb->dev.row_table,
+                                    (size_t) cb->rows * sizeof *row_table);
+    for (int s = 0; s < in->num_seqs; s++) {
+        for (int row = in->cu_seqlens_q[s]; row < in->cu_seqlens_q[s + 1];
+             row++)
+        {
+            row_table[row] = tables[s];
+        }
+    }
+    for (int row = in->num_tokens; row < cb->rows; row++) {
+        row_table[row] = -1;
+    }
+}
+
+/* ---- work lists ------------------------------------------------------------------- */
+
+static int
+query_len(const struct step_inputs *in, int seq)
+{
+    return in->cu_seqlens_q[seq + 1] - in->cu_seqlens_q[seq];
 }
 
 static int
@@ -215,10 +131,7 @@ count_splits(const struct step_inputs *in, int grow)
 {
     int  total = 0;
     for (int s = 0; s < in->num_seqs; s++) {
-        if (in->cu_seqlens_q[s + 1] - in->cu_seqlens_q[s] > 1) {
-            continue;
-        }
-        for (int key = 0; key < in->context_lens[s];
+        for (int key = 0; query_len(in, s) == 1 && key < in->context_lens[s];
              key = chunk_end(key, grow))
         {
             total++;
@@ -228,34 +141,28 @@ count_splits(const struct step_inputs *in, int grow)
 }
 
 static void
-plan_decode(struct cuda_backend *cb, struct packer *p)
+plan_decode(struct packer *p, const struct step_inputs *in,
+            const int32_t *tables)
 {
-    const struct step_inputs  *in = &cb->step;
-    const void                *dev;
-    int                        grow = 0, num = count_splits(in, 0);
+    struct cuda_backend  *cb = p->cb;
+    int                   grow = 0, num = count_splits(in, 0), at = 0;
     /* a chunk of 2^30 keys holds any context: one split a sequence */
     while (num > cb->max_splits) {
         grow++;
         num = count_splits(in, grow);
     }
-    struct attention_item  *items = pack_room(p, (size_t) num * sizeof *items,
-                                              &dev);
-    cb->dev.decode = dev;
+    struct attention_item  *items = pack_room(p, cb->dev.decode,
+                                              (size_t) num * sizeof *items);
     cb->num_decode = num;
-    int  at = 0;
     for (int s = 0; s < in->num_seqs; s++) {
-        int  row = in->cu_seqlens_q[s], first = at;
-        if (in->cu_seqlens_q[s + 1] - row > 1) {
-            continue;
-        }
-        for (int key = 0; key < in->context_lens[s];
+        int  first = at, len = in->context_lens[s];
+        for (int key = 0; query_len(in, s) == 1 && key < len;
              key = chunk_end(key, grow))
         {
             items[at] = (struct attention_item) {
-                .seq = s, .row = row, .num_rows = 1,
-                .position = in->context_lens[s] - 1, .key_begin = key,
-                .key_end = min_int(chunk_end(key, grow),
-                                   in->context_lens[s]),
+                .seq = s, .table = tables[s], .row = in->cu_seqlens_q[s],
+                .num_rows = 1, .position = len - 1, .key_begin = key,
+                .key_end = min_int(chunk_end(key, grow), len),
                 .partial = first, .part = at - first };
             at++;
         }
@@ -266,27 +173,71 @@ plan_decode(struct cuda_backend *cb, struct packer *p)
     check_eq(at, num);
 }
 
-static void
-plan_prefill(struct cuda_backend *cb, struct packer *p)
+/* Equal shares of the keys when there are enough; false: not. */
+static bool
+plan_shares(struct packer *p, const struct step_inputs *in, int32_t *rows,
+            const int32_t *tables)
 {
-    const struct step_inputs  *in = &cb->step;
-    const void                *dev;
-    int                        num = 0, at = 0;
+    struct cuda_backend      *cb = p->cb;
+    const struct cuda_model  *m = cb->model;
+    int64_t                   tiles = 0;
+    int  num_shares = cb->num_sms * SHARES_PER_SM;
+    if (m == NULL || !m->known || !m->shares
+        || m->num_kv_heads > CUDA_SHARE_HEADS_MAX)
+    {
+        return false;
+    }
     for (int s = 0; s < in->num_seqs; s++) {
-        int  len = in->cu_seqlens_q[s + 1] - in->cu_seqlens_q[s];
+        rows[s] = query_len(in, s) == 1 ? in->cu_seqlens_q[s] : -1;
+        tiles += rows[s] < 0 ? 0 : in->context_lens[s] / ATTENTION_DECODE_KEYS;
+    }
+    if (tiles * m->num_kv_heads < SHARE_TILES_MIN) {
+        return false;
+    }
+    int32_t  *first = pack_room(p, cb->dev.shared_first,
+                                ((size_t) num_shares + 1) * sizeof *first);
+    /* its size is known when it is filled in: it comes last */
+    struct decode_item  *items = pack_room(p, cb->dev.shared, 0);
+    int  num = decode_plan(&(struct decode_plan_args) {
+        .num_seqs = in->num_seqs, .rows = rows, .tables = tables,
+        .context_lens = in->context_lens, .num_kv_heads = m->num_kv_heads,
+        .num_shares = num_shares, .items = items, .items_max = cb->shared_max,
+        .first = first,
+        .partials_max = cb->max_splits * m->num_kv_heads });
+    if (num < 0) {
+        p->params.num_segments -= 2;
+        p->used = (size_t) ((char *) first - p->half->host);
+        return false;
+    }
+    p->params.num_segments--;
+    (void) pack_room(p, cb->dev.shared, (size_t) num * sizeof *items);
+    cb->num_shares = num_shares;
+    return true;
+}
+
+static void
+plan_prefill(struct packer *p, const struct step_inputs *in,
+             const int32_t *tables)
+{
+    struct cuda_backend  *cb = p->cb;
+    int                   num = 0, at = 0;
+    for (int s = 0; s < in->num_seqs; s++) {
+        int  len = query_len(in, s);
         num += len > 1 ? (len + ATTENTION_ROWS - 1) / ATTENTION_ROWS : 0;
     }
-    struct attention_item  *items = pack_room(p, (size_t) num * sizeof *items,
-                                              &dev);
-    cb->dev.prefill = dev;
     cb->num_prefill = num;
+    if (num == 0) {
+        return;
+    }
+    struct attention_item  *items = pack_room(p, cb->dev.prefill,
+                                              (size_t) num * sizeof *items);
     for (int s = 0; s < in->num_seqs; s++) {
-        int  row = in->cu_seqlens_q[s], len = in->cu_seqlens_q[s + 1] - row;
+        int  row = in->cu_seqlens_q[s], len = query_len(in, s);
         int  last = len > 1 ? (len - 1) / ATTENTION_ROWS : -1;
         for (int i = last; i >= 0; i--) {
             int  rest = len - i * ATTENTION_ROWS;
             items[at++] = (struct attention_item) {
-                .seq = s, .row = row + i * ATTENTION_ROWS,
+                .seq = s, .table = tables[s], .row = row + i * ATTENTION_ROWS,
                 .num_rows = min_int(rest, ATTENTION_ROWS),
                 .position = in->context_lens[s] - rest, .num_parts = 1 };
         }
@@ -294,11 +245,13 @@ plan_prefill(struct cuda_backend *cb, struct packer *p)
     check_eq(at, num);
 }
 
-/* The same facts that the CPU backend checks. */
+/* ---- checks ------------------------------------------------------------------------ */
+
+/* The same facts that the CPU backend checks; leaves the largest id and the
+ * range of slots for the ops, or for check_replay(). */
 static void
-check_step(const struct cuda_backend *cb, int32_t *row_seq)
+check_step(struct cuda_backend *cb, const struct step_inputs *s)
 {
-    const struct step_inputs  *s = &cb->step;
     check_eq(s->cu_seqlens_q[0], 0);
     check_eq(s->cu_seqlens_q[s->num_seqs], s->num_tokens);
     for (int seq = 0; seq < s->num_seqs; seq++) {
@@ -308,7 +261,18 @@ check_step(const struct cuda_backend *cb, int32_t *row_seq)
         for (int row = begin; row < end; row++) {
             check_eq(s->positions[row], s->context_lens[seq] - (end - row));
             check_le(0, s->positions[row]);
-            row_seq[row] = seq;
+        }
+    }
+    cb->id_max = 0;
+    cb->slot_min = INT32_MAX;
+    cb->slot_max = -1;
+    for (int row = 0; row < s->num_tokens; row++) {
+        int32_t  id = s->input_ids[row], slot = s->slot_mapping[row];
+        check(id >= 0 || -1 - id < cb->num_sampled);
+        cb->id_max = id > cb->id_max ? id : cb->id_max;
+        if (slot != SLOT_PADDING) {
+            cb->slot_min = slot < cb->slot_min ? slot : cb->slot_min;
+            cb->slot_max = slot > cb->slot_max ? slot : cb->slot_max;
         }
     }
     for (int i = 0; i < s->num_logits; i++) {
@@ -316,13 +280,78 @@ check_step(const struct cuda_backend *cb, int32_t *row_seq)
     }
 }
 
+static void
+check_replay(const struct cuda_backend *cb)
+{
+    const struct cuda_model  *m = cb->model;
+    check(m->num_ids == 0 || cb->id_max < m->num_ids);
+    check(m->block_size == 0 || cb->slot_max < 0
+          || (cb->slot_min >= m->block_size
+              && cb->slot_max / m->block_size < m->num_blocks));
+}
+
+/* ---- a step ------------------------------------------------------------------------ */
+
+/* Every sequence has one row and wants its logits. */
+static bool
+is_decode(const struct step_inputs *in)
+{
+    return in->num_tokens == in->num_seqs && in->num_logits == in->num_seqs;
+}
+
+/* Rows of the activations: a decode step's are padded to a bucket. */
+static void
+choose_rows(struct cuda_backend *cb, const struct step_inputs *in)
+{
+    const struct backend_limits  *l = &cb->limits;
+    int  most = min_int(l->max_num_batched_tokens, l->max_num_logits);
+    cb->rows = in->num_tokens;
+    cb->logit_rows = in->num_logits;
+    if (cb->model != NULL && is_decode(in)) {
+        int  bucket = cuda_graph_bucket(in->num_tokens);
+        if (bucket > 0) {
+            cb->rows = cb->logit_rows = min_int(bucket, most);
+        }
+    }
+}
+
+static void
+pack_step(struct cuda_backend *cb, const struct step_inputs *in)
+{
+    struct packer  p = { .cb = cb, .half = &cb->half[cb->num_steps % 2] };
+    int32_t       *tables = cb->seq_tables, *rows = cb->seq_rows;
+    p.params = (struct unpack_params) {
+        .src = p.half->host, .dst = cb->step_device, .sampled = cb->sampled };
+    (void) cuda_keep(cb, cudaEventSynchronize(p.half->unpacked),
+                     "the step before the last");
+    /* the ids come first: see unpack_params */
+    pack_ints(&p, cb->dev.input_ids, in->input_ids, in->num_tokens, cb->rows,
+              0);
+    pack_ints(&p, cb->dev.positions, in->positions, in->num_tokens, cb->rows,
+              0);
+    pack_ints(&p, cb->dev.slot_mapping, in->slot_mapping, in->num_tokens,
+              cb->rows, SLOT_PADDING);
+    pack_ints(&p, cb->dev.logits_idx, in->logits_idx, in->num_logits,
+              cb->logit_rows, 0);
+    pack_tables(&p, in, tables);
+    cb->num_decode = cb->num_shares = 0;
+    plan_prefill(&p, in, tables);
+    if (!plan_shares(&p, in, rows, tables)) {
+        plan_decode(&p, in, tables);
+    }
+    pack_ints(&p, cb->dev.num_decode, &cb->num_decode, 1, 1, 0);
+    (void) cuda_keep(cb, unpack_launch(&p.params, cb->stream),
+                     "upload of a step");
+    (void) cuda_keep(cb, cudaEventRecord(p.half->unpacked, cb->stream),
+                     "upload of a step");
+    cb->num_steps++;
+}
+
 enum step_action
 cuda_step_begin(struct backend *be, const struct step_inputs *in)
 {
     struct cuda_backend          *cb = (struct cuda_backend *) be;
     const struct backend_limits  *l = &cb->limits;
-    struct packer                 p = { cb, 0 };
-    const void                   *row_seq_dev;
 
     check(!cb->in_step);
     check(in->num_tokens >= 1 && in->num_tokens <= l->max_num_batched_tokens);
@@ -330,36 +359,21 @@ cuda_step_begin(struct backend *be, const struct step_inputs *in)
     check(in->num_logits >= 0 && in->num_logits <= l->max_num_logits);
     check_le(in->max_blocks_per_seq, l->max_blocks_per_seq);
     (void) cuda_keep(cb, cudaSetDevice(cb->device_idx), "cudaSetDevice");
-    (void) cuda_keep(cb, cudaEventSynchronize(cb->step_uploaded),
-                     "the last step's upload");
+    check_step(cb, in);
+    cb->model = cuda_model_of(cb, in->model_id);
+    choose_rows(cb, in);
+    pack_step(cb, in);
     cb->step = *in;
-    cb->step.input_ids = pack_ints(&p, in->input_ids, in->num_tokens,
-                                   &cb->dev.input_ids);
-    cb->step.positions = pack_ints(&p, in->positions, in->num_tokens,
-                                   &cb->dev.positions);
-    cb->step.slot_mapping = pack_ints(&p, in->slot_mapping, in->num_tokens,
-                                      &cb->dev.slot_mapping);
-    cb->step.logits_idx = pack_ints(&p, in->logits_idx, in->num_logits,
-                                    &cb->dev.logits_idx);
-    cb->step.block_tables = pack_ints(&p, in->block_tables,
-                                      (int64_t) in->num_seqs
-                                      * in->max_blocks_per_seq,
-                                      &cb->dev.block_tables);
-    int32_t  *row_seq = pack_room(&p, (size_t) in->num_tokens
-                                  * sizeof *row_seq, &row_seq_dev);
-    cb->dev.row_seq = row_seq_dev;
-    check_step(cb, row_seq);
-    plan_decode(cb, &p);
-    plan_prefill(cb, &p);
-    /* the caller's until step_begin() returns */
-    cb->step.cu_seqlens_q = NULL;
-    cb->step.context_lens = NULL;
-    (void) cuda_keep(cb, cudaMemcpyAsync(cb->step_device, cb->step_host,
-                                         p.used, cudaMemcpyHostToDevice,
-                                         cb->stream), "upload of a step");
-    (void) cuda_keep(cb, cudaEventRecord(cb->step_uploaded, cb->stream),
-                     "upload of a step");
     cb->in_step = true;
+    if (cb->graphs && cb->model != NULL && cb->model->known && is_decode(in)
+        && cuda_graph_bucket(in->num_tokens) > 0)
+    {
+        cuda_graph_begin(cb);
+    }
+    if (cb->replaying != NULL) {
+        check_replay(cb);
+        return STEP_REPLAY;
+    }
     return STEP_ISSUE;
 }
 
@@ -368,5 +382,10 @@ cuda_step_end(struct backend *be)
 {
     struct cuda_backend  *cb = (struct cuda_backend *) be;
     check(cb->in_step);
+    cuda_flush(cb);
+    cuda_graph_end(cb);
+    if (cb->model != NULL) {
+        cb->model->known = true;
+    }
     cb->in_step = false;
 }

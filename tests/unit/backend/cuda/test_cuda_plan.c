@@ -29,7 +29,8 @@ static struct decode_plan_args
 args_of(int num_seqs, int heads, int chunk)
 {
     return (struct decode_plan_args) {
-        .num_seqs = num_seqs, .rows = step->rows, .context_lens = step->lens,
+        .num_seqs = num_seqs, .rows = step->rows, .tables = step->lens,
+        .context_lens = step->lens,
         .num_kv_heads = heads, .num_shares = BLOCKS, .chunk_keys = chunk,
         .items = step->items, .items_max = ITEMS, .first = step->first,
         .partials_max = PARTIALS };
@@ -48,6 +49,7 @@ assert_covers(int num_seqs, int heads)
                 const struct decode_item  *it = &step->items[i++];
                 assert_int_equal(it->seq, s);
                 assert_int_equal(it->row, step->rows[s]);
+                assert_int_equal(it->table, step->lens[s]);
                 assert_int_equal(it->kv_head, h);
                 assert_int_equal(it->position, step->lens[s] - 1);
                 assert_int_equal(it->key_begin, key);

@@ -1,0 +1,200 @@
+/* gpu_graphs.c - recorded steps against issued ones, bit for bit.
+ *
+ * The same model on two CUDA backends, one that records and starts kernels
+ * early and one that does neither, through the same random steps: prompts,
+ * decode steps of every size in any order, mixed steps.  Activations are filled
+ * with NaN before each step, so a padded row that is read shows; and the null
+ * block must stay as it was, so a padded row that is written shows. */
+#include "tests/gpu/gpu_test.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/backend/backend_load.h"
+#include "engine/backend/cuda/backend_cuda.h"
+#include "engine/model/model.h"
+
+#define GRAPH_SEQS    40
+#define SEQ_BLOCKS    14
+#define GRAPH_BLOCKS  (1 + GRAPH_SEQS * SEQ_BLOCKS)
+#define VOCAB         1000
+
+struct side {
+    struct backend *be;
+    struct model   *m;
+    struct batch    batch;
+};
+
+static void
+side_open(struct side *s, struct backend *be, const char *dir)
+{
+    struct err  err = { 0 };
+    s->be = be;
+    require(model_open(&s->m, &(struct model_options) {
+        .path = dir, .load_format = LOAD_DUMMY, .dummy_seed = SEED,
+        .num_blocks = GRAPH_BLOCKS, .max_num_batched_tokens = 600,
+        .max_num_seqs = GRAPH_SEQS, .max_num_logits = GRAPH_SEQS,
+        .max_model_len = 440 }, be, &err), &err, dir);
+    require(batch_init(&s->batch, &s->m->limits, &err), &err, "batch");
+}
+
+static void
+side_close(struct side *s)
+{
+    batch_destroy(&s->batch);
+    model_close(s->m);
+}
+
+static void
+side_append(struct side *s, int seq, const int32_t *ids, int num, int position)
+{
+    int32_t  blocks[SEQ_BLOCKS];
+    for (int i = 0; i < SEQ_BLOCKS; i++) {
+        blocks[i] = 1 + seq + GRAPH_SEQS * ((i * 3 + seq) % SEQ_BLOCKS);
+    }
+    (void) batch_append(&s->batch, &(struct batch_seq) {
+        .token_ids = ids, .query_len = num, .position = position,
+        .block_ids = blocks, .block_size = s->m->block_size,
+        .num_logits = 1 });
+}
+
+static void
+poison(struct side *s)
+{
+    struct tensor *const  all[] = { &s->m->hidden, &s->m->qkv, &s->m->attn,
+                                    &s->m->mlp, &s->m->logits };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        s->be->ops->fill(s->be, all[i]->data, 0xff, tensor_bytes(all[i]));
+    }
+}
+
+static void
+check_null_block(struct side *s)
+{
+    const struct kv_cache  *kv = &s->m->kv.cache;
+    size_t    bytes = (size_t) kv->num_kv_heads * (size_t) kv->block_size
+                      * (size_t) kv->head_dim * dtype_bytes(kv->dtype);
+    uint8_t  *host = need(malloc(bytes));
+    s->be->ops->download(s->be, host, kv->data, bytes);
+    for (size_t i = 0; i < bytes; i++) {
+        if (host[i] != 0xff) {
+            complain("byte %zu of the null block was written", i);
+            break;
+        }
+    }
+    free(host);
+}
+
+/* One step on both; sequences first .. first + num - 1 of `order`. */
+static void
+both_step(struct side sides[2], const int *order, int num, int *lens,
+          int long_seq, int long_len)
+{
+    const float  *logits[2];
+    struct err    err = { 0 };
+    int32_t       ids[512];
+    for (int i = 0; i < 512; i++) {
+        ids[i] = random_below(VOCAB);
+    }
+    for (int b = 0; b < 2; b++) {
+        poison(&sides[b]);
+        batch_reset(&sides[b].batch);
+        for (int i = 0; i < num; i++) {
+            int  len = i == long_seq ? long_len : 1;
+            side_append(&sides[b], order[i], ids + i, len, lens[order[i]]);
+        }
+        require(model_forward(sides[b].m, &sides[b].batch, &logits[b], &err),
+                &err, "forward");
+    }
+    for (int i = 0; i < num; i++) {
+        lens[order[i]] += i == long_seq ? long_len : 1;
+        if (memcmp(logits[0] + i * VOCAB, logits[1] + i * VOCAB,
+                   VOCAB * sizeof **logits) != 0)
+        {
+            complain("%d sequences, row %d: logits differ", num, i);
+        }
+        if (logits[0][i * VOCAB] != logits[0][i * VOCAB]) {
+            complain("%d sequences, row %d: NaN", num, i);
+        }
+    }
+}
+
+static void
+graph_model(struct backend *plain, const char *config)
+{
+    char         dir[] = "/tmp/test-backend-cuda-XXXXXX", file[64];
+    struct side  sides[2];
+    int          lens[GRAPH_SEQS] = { 0 }, order[GRAPH_SEQS];
+    if (mkdtemp(dir) == NULL) {
+        complain("mkdtemp");
+        return;
+    }
+    (void) snprintf(file, sizeof file, "%s/config.json", dir);
+    FILE  *out = need(fopen(file, "w"));
+    (void) fputs(config, out);
+    (void) fclose(out);
+    side_open(&sides[0], run.cuda, dir);
+    side_open(&sides[1], plain, dir);
+    for (int i = 0; i < GRAPH_SEQS; i++) {
+        order[i] = i;
+        both_step(sides, &order[i], 1, lens, 0, 1 + random_below(250));
+    }
+    for (int round = 0; round < (run.small ? 20 : 120); round++) {
+        for (int i = GRAPH_SEQS - 1; i > 0; i--) {
+            int  j = random_below(i + 1), t = order[i];
+            order[i] = order[j];
+            order[j] = t;
+        }
+        int  num = 1 + random_below(round % 2 ? 5 : GRAPH_SEQS);
+        both_step(sides, order, num, lens,
+                  round % 11 == 5 ? random_below(num) : -1,
+                  2 + random_below(9));
+    }
+    check_null_block(&sides[0]);
+    check_null_block(&sides[1]);
+    side_close(&sides[0]);
+    side_close(&sides[1]);
+    (void) remove(file);
+    (void) remove(dir);
+}
+
+void
+test_recorded_steps_equal_issued_ones_bit_for_bit(void)
+{
+    struct backend  *plain;
+    struct err       err = { 0 };
+    if (run.cuda->ops->sample == NULL) {
+        printf("#   skipped: %s records nothing\n", run.cuda->ops->name);
+        return;
+    }
+    require(backend_load_cuda(&plain, &(struct backend_cuda_options) {
+        .abi = BACKEND_CUDA_ABI, .no_graphs = true, .no_pdl = true }, &err),
+        &err, "a second backend");
+    graph_model(plain,
+                "{\"architectures\": [\"LlamaForCausalLM\"], \"dtype\": "
+                "\"bfloat16\", \"hidden_size\": 512, \"intermediate_size\": "
+                "1024, \"num_hidden_layers\": 3, \"num_attention_heads\": 8, "
+                "\"num_key_value_heads\": 2, \"head_dim\": 128, "
+                "\"vocab_size\": 1000, \"max_position_embeddings\": 512, "
+                "\"rms_norm_eps\": 1e-5, \"rope_theta\": 10000.0, "
+                "\"hidden_act\": \"silu\", \"tie_word_embeddings\": false}");
+    graph_model(plain,
+                "{\"architectures\": [\"Qwen2ForCausalLM\"], \"dtype\": "
+                "\"float16\", \"hidden_size\": 448, \"intermediate_size\": "
+                "896, \"num_hidden_layers\": 2, \"num_attention_heads\": 7, "
+                "\"num_key_value_heads\": 1, \"vocab_size\": 1000, "
+                "\"max_position_embeddings\": 512, \"rms_norm_eps\": 1e-6, "
+                "\"rope_theta\": 10000.0, \"hidden_act\": \"silu\", "
+                "\"tie_word_embeddings\": true}");
+    /* fp32: the slow attention kernel */
+    graph_model(plain,
+                "{\"architectures\": [\"Qwen3ForCausalLM\"], \"dtype\": "
+                "\"float32\", \"hidden_size\": 96, \"intermediate_size\": "
+                "128, \"num_hidden_layers\": 2, \"num_attention_heads\": 6, "
+                "\"num_key_value_heads\": 3, \"head_dim\": 16, "
+                "\"vocab_size\": 1000, \"max_position_embeddings\": 512, "
+                "\"rms_norm_eps\": 1e-6, \"rope_theta\": 10000.0, "
+                "\"hidden_act\": \"silu\", \"tie_word_embeddings\": true}");
+    plain->ops->destroy(plain);
+}
