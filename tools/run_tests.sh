@@ -43,8 +43,8 @@ part build 900 "${make[@]}" -k engine tools module mock-engine
 part unit  420 make -k -j"$(nproc)" BUILD="$BUILD" CONFIG="$CONFIG" test-unit
 # Compiles the kernels where there is nvcc, runs them where there is a GPU.
 part cuda  300 "${make[@]}" test-gpu
-part nginx 400 tools/run_nginx_tests.pl t/standin/*.t t/*.t
-part e2e   300 tools/run_e2e.sh
+part nginx 1500 tools/run_nginx_tests.pl t/standin/*.t t/*.t
+part e2e   900 tools/run_e2e.sh
 echo "----"
 printf '%s' "$parts"
 echo "$passed passed, $failed failed"
