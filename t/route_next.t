@@ -22,7 +22,7 @@ add_block_preprocessor(sub {
     $block->set_value('more_headers', 'Content-Type: application/json');
 });
 
-plan tests => 80;
+plan tests => 85;
 run_tests();
 
 __DATA__
@@ -315,3 +315,19 @@ X-Engine: a
 --- must_die
 --- error_log
 invalid value "http_500"
+
+
+
+=== TEST 23: a request that moves is counted once by a token limit
+--- http_config
+    llm_limit_zone $remote_addr zone=tokens:1m rate=60t/h;
+--- config
+    location / { llm_pass first; llm_limit zone=tokens burst=1000; }
+--- request
+POST /v1/completions
+{"prompt":"x","mock":{"tokens":7,"crash":"before","at":"a"}}
+--- response_headers
+X-Engine: a, b
+X-RateLimit-Limit-Tokens: 1000
+X-RateLimit-Remaining-Tokens: 990
+--- response_body_like: tok0.*tok6
