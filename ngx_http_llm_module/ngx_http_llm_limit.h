@@ -36,7 +36,7 @@
 #define NGX_HTTP_LLM_LIMIT_RATE     1000000000  /* tokens, largest rate */
 #define NGX_HTTP_LLM_LIMIT_BURST    1000000000000
 #define NGX_HTTP_LLM_LIMIT_KEY      255         /* longer ones are hashed */
-#define NGX_HTTP_LLM_LIMIT_LAYOUT   1           /* of what lies in the zone */
+#define NGX_HTTP_LLM_LIMIT_LAYOUT   2           /* of what lies in the zone */
 
 #define NGX_HTTP_LLM_LIMIT_TOTAL       0
 #define NGX_HTTP_LLM_LIMIT_PROMPT      1
@@ -52,15 +52,21 @@ typedef struct {
     uint32_t                      nrecords;
     ngx_queue_t                   queue;      /* last used first */
 
-    /* bucket */
-    ngx_msec_t                    last;
-    int64_t                       excess;     /* parts, at "last" */
+    union {
+        struct {                              /* bucket */
+            ngx_msec_t            last;
+            int64_t               excess;     /* parts, at "last" */
+        };
 
-    /* quota, tokens */
-    time_t                        start;      /* of the period counted */
-    int64_t                       used;
-    int64_t                       reserved;
-    int64_t                       saved;      /* what the state file says */
+        struct {                              /* quota, tokens */
+            time_t                start;      /* of the period counted */
+            int64_t               used;
+            int64_t               reserved;
+            int64_t               saved;      /* what the state file says */
+            int64_t               printed;    /* what the save "seq" says */
+            ngx_uint_t            seq;
+        };
+    };
 
     u_char                        data[1];
 } ngx_http_llm_limit_node_t;
@@ -96,9 +102,25 @@ typedef struct {
     ngx_queue_t                   owners;
     ngx_msec_t                    swept;
     ngx_uint_t                    dirty;      /* not in the state file yet */
+    ngx_uint_t                    seq;        /* of the last save begun */
+    ngx_uint_t                    committed;  /* of the one in the file */
     uint64_t                      file_ino;   /* the file as we wrote it */
     uint64_t                      file_mtime;
 } ngx_http_llm_limit_shctx_t;
+
+
+/* a save under way: some keys at a time, see _quota.c */
+
+typedef struct {
+    ngx_fd_t                      lock;
+    ngx_fd_t                      fd;
+    time_t                        start;
+    ngx_uint_t                    seq;
+    uint32_t                      crc;
+    u_char                       *buf;
+    size_t                        key_len;
+    u_char                        key[NGX_HTTP_LLM_LIMIT_KEY];
+} ngx_http_llm_quota_save_t;
 
 
 typedef struct {
@@ -122,6 +144,7 @@ typedef struct {
     ngx_msec_t                    save;
     ngx_core_conf_t              *ccf;        /* whose the directory is */
     ngx_event_t                   timer;
+    ngx_http_llm_quota_save_t    *saving;
 
     ngx_http_llm_limit_owner_t   *owner;      /* this process */
 } ngx_http_llm_limit_zone_t;

@@ -286,12 +286,19 @@ ngx_http_llm_limit_get_locked(ngx_http_llm_limit_zone_t *zone, ngx_str_t *key,
     ln->dummy = 0;
     ln->len = (u_short) key->len;
     ln->nrecords = 0;
-    ln->last = ngx_current_msec;
-    ln->excess = 0;
-    ln->start = zone->quota ? ngx_http_llm_quota_start(zone, ngx_time()) : 0;
-    ln->used = 0;
-    ln->reserved = 0;
-    ln->saved = 0;
+
+    if (zone->quota) {
+        ln->start = ngx_http_llm_quota_start(zone, ngx_time());
+        ln->used = 0;
+        ln->reserved = 0;
+        ln->saved = 0;
+        ln->printed = 0;
+        ln->seq = 0;
+
+    } else {
+        ln->last = ngx_current_msec;
+        ln->excess = 0;
+    }
 
     ngx_memcpy(ln->data, key->data, key->len);
 
@@ -408,6 +415,7 @@ ngx_http_llm_limit_update_locked(ngx_http_llm_limit_zone_t *zone,
         node->used = 0;
         node->reserved = 0;
         node->saved = 0;
+        node->seq = 0;
     }
 }
 

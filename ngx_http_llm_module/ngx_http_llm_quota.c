@@ -15,6 +15,11 @@
  *     end CRC\n                          CRC-32 of everything before, 8 digits
  *
  * Reservations are not saved: after a restart their requests are no more.
+ *
+ * A large zone takes some time to be written, and whoever writes serves
+ * clients too.  So a save goes in steps, with other events between them, and
+ * notes in each node what it has written of it; the notes count when the file
+ * has replaced the old one, all at once (sh->committed).
  */
 
 
@@ -27,6 +32,7 @@
 #define NGX_HTTP_LLM_QUOTA_LINE    (NGX_INT64_LEN + 2                        \
                                     + 3 * NGX_HTTP_LLM_LIMIT_KEY)
 #define NGX_HTTP_LLM_QUOTA_END     (sizeof("end 01234567\n") - 1)
+#define NGX_HTTP_LLM_QUOTA_NAME    (NGX_MAX_PATH + sizeof(".lock"))
 #define NGX_HTTP_LLM_QUOTA_CHUNK   256     /* keys while the zone is locked */
 #define NGX_HTTP_LLM_QUOTA_TRIES   100     /* of 10 ms, for the lock */
 
@@ -41,8 +47,23 @@ typedef struct {
 
 static void ngx_http_llm_quota_directory(ngx_http_llm_limit_zone_t *zone,
     ngx_log_t *log);
-static ngx_int_t ngx_http_llm_quota_save(ngx_http_llm_limit_zone_t *zone,
-    ngx_uint_t tries, ngx_log_t *log);
+static ngx_int_t ngx_http_llm_quota_save_begin(
+    ngx_http_llm_limit_zone_t *zone, ngx_uint_t tries, ngx_log_t *log);
+static ngx_int_t ngx_http_llm_quota_save_open(ngx_http_llm_limit_zone_t *zone,
+    ngx_log_t *log);
+static ngx_int_t ngx_http_llm_quota_save_step(ngx_http_llm_limit_zone_t *zone,
+    ngx_log_t *log);
+static ngx_int_t ngx_http_llm_quota_save_put(ngx_http_llm_limit_zone_t *zone,
+    size_t len, ngx_log_t *log);
+static ngx_int_t ngx_http_llm_quota_save_end(ngx_http_llm_limit_zone_t *zone,
+    ngx_uint_t sync, ngx_log_t *log);
+static void ngx_http_llm_quota_save_free(ngx_http_llm_limit_zone_t *zone,
+    ngx_uint_t failed);
+static int64_t ngx_http_llm_quota_saved(ngx_http_llm_limit_zone_t *zone,
+    ngx_http_llm_limit_node_t *node);
+static uint64_t ngx_http_llm_quota_mtime(struct stat *st);
+static void ngx_http_llm_quota_new_name(ngx_http_llm_limit_zone_t *zone,
+    u_char *name, size_t size);
 static ngx_fd_t ngx_http_llm_quota_lock_file(ngx_http_llm_limit_zone_t *zone,
     ngx_uint_t tries, ngx_log_t *log);
 static ngx_int_t ngx_http_llm_quota_read(ngx_http_llm_limit_zone_t *zone,
@@ -53,14 +74,8 @@ static ngx_int_t ngx_http_llm_quota_check(ngx_http_llm_quota_file_t *file,
     time_t *start, u_char **lines);
 static u_char *ngx_http_llm_quota_line(u_char *p, u_char *last, int64_t *used,
     u_char *key, size_t *len);
-static ngx_int_t ngx_http_llm_quota_print(ngx_http_llm_limit_zone_t *zone,
-    ngx_http_llm_quota_file_t *file, ngx_log_t *log);
 static u_char *ngx_http_llm_quota_print_key(u_char *p, int64_t used,
     ngx_str_t *key);
-static ngx_int_t ngx_http_llm_quota_write(ngx_http_llm_limit_zone_t *zone,
-    ngx_http_llm_quota_file_t *file, ngx_uint_t sync, ngx_log_t *log);
-static void ngx_http_llm_quota_saved(ngx_http_llm_limit_zone_t *zone,
-    ngx_http_llm_quota_file_t *file);
 static void ngx_http_llm_quota_timer_handler(ngx_event_t *ev);
 
 
@@ -192,14 +207,23 @@ ngx_http_llm_quota_init_process(ngx_http_llm_limit_zone_t *zone,
 static void
 ngx_http_llm_quota_timer_handler(ngx_event_t *ev)
 {
+    ngx_int_t                   rc;
     ngx_http_llm_limit_zone_t  *zone;
 
     zone = ev->data;
 
-    (void) ngx_http_llm_quota_save(zone, 1, ev->log);
+    rc = zone->saving ? NGX_OK : ngx_http_llm_quota_save_begin(zone, 1,
+                                                               ev->log);
+    if (rc == NGX_OK) {
+        rc = ngx_http_llm_quota_save_step(zone, ev->log);
+
+        if (rc == NGX_DONE) {
+            (void) ngx_http_llm_quota_save_end(zone, 0, ev->log);
+        }
+    }
 
     if (!ngx_exiting) {
-        ngx_add_timer(ev, zone->save);
+        ngx_add_timer(ev, rc == NGX_AGAIN ? 1 : zone->save);
     }
 }
 
@@ -207,39 +231,54 @@ ngx_http_llm_quota_timer_handler(ngx_event_t *ev)
 void
 ngx_http_llm_quota_exit(ngx_http_llm_limit_zone_t *zone, ngx_log_t *log)
 {
+    ngx_int_t  rc;
+
     if (zone->timer.timer_set) {
         ngx_del_timer(&zone->timer);
     }
 
-    if (zone->state.len) {
-        (void) ngx_http_llm_quota_save(zone, NGX_HTTP_LLM_QUOTA_TRIES, log);
+    if (zone->state.len == 0) {
+        return;
+    }
+
+    if (zone->saving) {
+        ngx_http_llm_quota_save_free(zone, 1);
+    }
+
+    rc = ngx_http_llm_quota_save_begin(zone, NGX_HTTP_LLM_QUOTA_TRIES, log);
+
+    if (rc != NGX_OK) {
+        return;
+    }
+
+    do {
+        rc = ngx_http_llm_quota_save_step(zone, log);
+    } while (rc == NGX_AGAIN);
+
+    if (rc == NGX_DONE) {
+        (void) ngx_http_llm_quota_save_end(zone, 1, log);
     }
 }
 
 
-/* tries > 1: the process leaves, and what it says must stay */
+/* NGX_OK: there is something to write, and zone->saving */
 
 static ngx_int_t
-ngx_http_llm_quota_save(ngx_http_llm_limit_zone_t *zone, ngx_uint_t tries,
-    ngx_log_t *log)
+ngx_http_llm_quota_save_begin(ngx_http_llm_limit_zone_t *zone,
+    ngx_uint_t tries, ngx_log_t *log)
 {
     ngx_fd_t                    lock;
     ngx_int_t                   rc;
-    ngx_uint_t                  dirty;
+    ngx_uint_t                  dirty, same;
     struct stat                 st;
-    ngx_http_llm_quota_file_t   old, new;
+    ngx_http_llm_quota_file_t   old;
 
-    /* two masters: the other may have written, and nothing happened here */
+    same = stat((char *) zone->state.data, &st) == 0
+           && (uint64_t) st.st_ino == zone->sh->file_ino
+           && ngx_http_llm_quota_mtime(&st) == zone->sh->file_mtime;
 
-    dirty = zone->sh->dirty;
-
-    if (stat((char *) zone->state.data, &st) == 0
-        && (uint64_t) st.st_ino == zone->sh->file_ino
-        && (uint64_t) st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec
-           == zone->sh->file_mtime
-        && !dirty)
-    {
-        return NGX_OK;
+    if (same && !zone->sh->dirty) {
+        return NGX_DECLINED;
     }
 
     lock = ngx_http_llm_quota_lock_file(zone, tries, log);
@@ -247,47 +286,285 @@ ngx_http_llm_quota_save(ngx_http_llm_limit_zone_t *zone, ngx_uint_t tries,
         return NGX_ERROR;
     }
 
-    rc = ngx_http_llm_quota_read(zone, &old, log);
+    /* of two masters the other has written */
 
-    if (rc == NGX_ABORT) {
-        (void) close(lock);
-        return NGX_ERROR;
-    }
+    rc = same ? NGX_DECLINED : ngx_http_llm_quota_read(zone, &old, log);
 
     if (rc == NGX_OK) {
         (void) ngx_http_llm_quota_merge(zone, &old);
         ngx_free(old.data);
-
-    } else if (rc == NGX_ERROR) {
-        zone->sh->dirty = 1;
     }
 
     /* what is settled from here on is dirty again */
 
     ngx_http_llm_limit_lock(zone);
-    dirty = zone->sh->dirty;
-    zone->sh->dirty = 0;
+
+    dirty = zone->sh->dirty || rc == NGX_ERROR;
+    zone->sh->dirty = (rc == NGX_ABORT) ? dirty : 0;
+
     ngx_http_llm_limit_unlock(zone);
 
-    rc = dirty ? ngx_http_llm_quota_print(zone, &new, log) : NGX_DECLINED;
-
-    if (rc == NGX_OK) {
-        rc = ngx_http_llm_quota_write(zone, &new, tries > 1, log);
-
-        if (rc == NGX_OK) {
-            ngx_http_llm_quota_saved(zone, &new);
-        }
-
-        ngx_free(new.data);
+    if (rc == NGX_ABORT || !dirty) {
+        (void) close(lock);
+        return NGX_DECLINED;
     }
 
-    if (rc == NGX_ERROR) {
+    zone->saving = ngx_calloc(sizeof(ngx_http_llm_quota_save_t), log);
+
+    if (zone->saving == NULL) {
+        (void) close(lock);
+        zone->sh->dirty = 1;
+        return NGX_ERROR;
+    }
+
+    zone->saving->lock = lock;
+    zone->saving->fd = -1;
+
+    return ngx_http_llm_quota_save_open(zone, log);
+}
+
+
+static ngx_int_t
+ngx_http_llm_quota_save_open(ngx_http_llm_limit_zone_t *zone, ngx_log_t *log)
+{
+    u_char                      name[NGX_HTTP_LLM_QUOTA_NAME];
+    size_t                      len;
+    ngx_http_llm_quota_save_t  *save;
+
+    save = zone->saving;
+
+    ngx_http_llm_quota_new_name(zone, name, sizeof(name));
+
+    save->fd = open((const char *) name,
+                    O_WRONLY|O_CREAT|O_TRUNC|O_CLOEXEC|O_NOFOLLOW, 0600);
+
+    if (save->fd == -1) {
+        ngx_log_error(NGX_LOG_ERR, log, ngx_errno,
+                      ngx_open_file_n " \"%s\" failed, quotas are not saved",
+                      name);
+        ngx_http_llm_quota_save_free(zone, 1);
+        return NGX_ERROR;
+    }
+
+    save->buf = ngx_alloc(NGX_HTTP_LLM_QUOTA_CHUNK * NGX_HTTP_LLM_QUOTA_LINE,
+                          log);
+    if (save->buf == NULL) {
+        ngx_http_llm_quota_save_free(zone, 1);
+        return NGX_ERROR;
+    }
+
+    ngx_http_llm_limit_lock(zone);
+
+    save->seq = ++zone->sh->seq;
+    save->start = ngx_http_llm_quota_start(zone, ngx_time());
+
+    ngx_http_llm_limit_unlock(zone);
+
+    ngx_crc32_init(save->crc);
+
+    len = ngx_sprintf(save->buf, NGX_HTTP_LLM_QUOTA_MAGIC "%T\n", save->start)
+          - save->buf;
+
+    return ngx_http_llm_quota_save_put(zone, len, log);
+}
+
+
+/* NGX_AGAIN: more keys are to come; NGX_DONE: that was all */
+
+static ngx_int_t
+ngx_http_llm_quota_save_step(ngx_http_llm_limit_zone_t *zone, ngx_log_t *log)
+{
+    u_char                     *p;
+    ngx_str_t                   key;
+    ngx_uint_t                  n;
+    ngx_http_llm_limit_node_t  *node;
+    ngx_http_llm_quota_save_t  *save;
+
+    save = zone->saving;
+
+    p = save->buf;
+    node = NULL;
+    key.data = save->key;
+    key.len = save->key_len;
+
+    ngx_http_llm_limit_lock(zone);
+
+    for (n = 0; n < NGX_HTTP_LLM_QUOTA_CHUNK; n++) {
+        node = ngx_http_llm_limit_after_locked(zone, &key,
+                                         ngx_crc32_short(key.data, key.len));
+        if (node == NULL) {
+            break;
+        }
+
+        key.len = node->len;
+        ngx_memcpy(key.data, node->data, key.len);
+
+        node->saved = ngx_http_llm_quota_saved(zone, node);
+        node->seq = 0;
+
+        if (node->start != save->start) {
+            continue;
+        }
+
+        if (node->used == 0) {
+            node->saved = 0;
+            continue;
+        }
+
+        node->printed = node->used;
+        node->seq = save->seq;
+
+        p = ngx_http_llm_quota_print_key(p, node->used, &key);
+    }
+
+    ngx_http_llm_limit_unlock(zone);
+
+    save->key_len = key.len;
+
+    if (ngx_http_llm_quota_save_put(zone, p - save->buf, log) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return node ? NGX_AGAIN : NGX_DONE;
+}
+
+
+static ngx_int_t
+ngx_http_llm_quota_save_put(ngx_http_llm_limit_zone_t *zone, size_t len,
+    ngx_log_t *log)
+{
+    u_char                     *p;
+    ssize_t                     n;
+    ngx_http_llm_quota_save_t  *save;
+
+    save = zone->saving;
+
+    ngx_crc32_update(&save->crc, save->buf, len);
+
+    for (p = save->buf; len; p += n, len -= n) {
+        n = write(save->fd, p, len);
+
+        if (n <= 0) {
+            ngx_log_error(NGX_LOG_ERR, log, ngx_errno,
+                          "writing \"%V.new\" failed, quotas are not saved",
+                          &zone->state);
+            ngx_http_llm_quota_save_free(zone, 1);
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+/* the file replaces the old one; from now on only what comes on top is new */
+
+static ngx_int_t
+ngx_http_llm_quota_save_end(ngx_http_llm_limit_zone_t *zone, ngx_uint_t sync,
+    ngx_log_t *log)
+{
+    u_char                      name[NGX_HTTP_LLM_QUOTA_NAME];
+    size_t                      len;
+    uint32_t                    crc;
+    struct stat                 st;
+    ngx_http_llm_quota_save_t  *save;
+
+    save = zone->saving;
+
+    crc = save->crc;
+    ngx_crc32_final(crc);
+
+    len = ngx_sprintf(save->buf, "end %08xD\n", crc) - save->buf;
+
+    if (ngx_http_llm_quota_save_put(zone, len, log) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_http_llm_quota_new_name(zone, name, sizeof(name));
+
+    /* waiting for the disk is for a process that has nothing else to do */
+
+    if ((sync && fdatasync(save->fd) == -1)
+        || fstat(save->fd, &st) == -1
+        || rename((const char *) name, (const char *) zone->state.data) == -1)
+    {
+        ngx_log_error(NGX_LOG_ERR, log, ngx_errno,
+                      "saving \"%V\" failed", &zone->state);
+        ngx_http_llm_quota_save_free(zone, 1);
+        return NGX_ERROR;
+    }
+
+    ngx_http_llm_limit_lock(zone);
+
+    zone->sh->committed = save->seq;
+    zone->sh->file_ino = (uint64_t) st.st_ino;
+    zone->sh->file_mtime = ngx_http_llm_quota_mtime(&st);
+
+    ngx_http_llm_limit_unlock(zone);
+
+    ngx_http_llm_quota_save_free(zone, 0);
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_llm_quota_save_free(ngx_http_llm_limit_zone_t *zone,
+    ngx_uint_t failed)
+{
+    u_char                      name[NGX_HTTP_LLM_QUOTA_NAME];
+    ngx_http_llm_quota_save_t  *save;
+
+    save = zone->saving;
+    zone->saving = NULL;
+
+    if (failed) {
         zone->sh->dirty = 1;
     }
 
-    (void) close(lock);
+    if (save->fd != -1) {
 
-    return rc;
+        if (failed) {
+            ngx_http_llm_quota_new_name(zone, name, sizeof(name));
+            (void) unlink((const char *) name);
+        }
+
+        (void) close(save->fd);
+    }
+
+    (void) close(save->lock);
+
+    if (save->buf) {
+        ngx_free(save->buf);
+    }
+
+    ngx_free(save);
+}
+
+
+static void
+ngx_http_llm_quota_new_name(ngx_http_llm_limit_zone_t *zone, u_char *name,
+    size_t size)
+{
+    (void) ngx_snprintf(name, size, "%V.new%Z", &zone->state);
+}
+
+
+/* what the file says of a node */
+
+static int64_t
+ngx_http_llm_quota_saved(ngx_http_llm_limit_zone_t *zone,
+    ngx_http_llm_limit_node_t *node)
+{
+    return (node->seq && node->seq == zone->sh->committed) ? node->printed
+                                                           : node->saved;
+}
+
+
+static uint64_t
+ngx_http_llm_quota_mtime(struct stat *st)
+{
+    return (uint64_t) st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
 }
 
 
@@ -295,7 +572,7 @@ static ngx_fd_t
 ngx_http_llm_quota_lock_file(ngx_http_llm_limit_zone_t *zone,
     ngx_uint_t tries, ngx_log_t *log)
 {
-    u_char    name[NGX_MAX_PATH + 8];
+    u_char    name[NGX_HTTP_LLM_QUOTA_NAME];
     ngx_fd_t  fd;
 
     (void) ngx_snprintf(name, sizeof(name), "%V.lock%Z", &zone->state);
@@ -371,8 +648,7 @@ ngx_http_llm_quota_read(ngx_http_llm_limit_zone_t *zone,
     {
         size = st.st_size;
         file->ino = (uint64_t) st.st_ino;
-        file->mtime = (uint64_t) st.st_mtim.tv_sec * 1000000000
-                      + st.st_mtim.tv_nsec;
+        file->mtime = ngx_http_llm_quota_mtime(&st);
 
         file->data = ngx_alloc((size_t) size + 1, log);
 
@@ -461,9 +737,10 @@ ngx_http_llm_quota_merge(ngx_http_llm_limit_zone_t *zone,
         ngx_http_llm_limit_update_locked(zone, node);
 
         if (node->start == start) {
-            node->used += used - node->saved;
+            node->used += used - ngx_http_llm_quota_saved(zone, node);
             node->used = ngx_max(node->used, 0);
             node->saved = used;
+            node->seq = 0;
         }
     }
 
@@ -570,90 +847,6 @@ ngx_http_llm_quota_line(u_char *p, u_char *last, int64_t *used, u_char *key,
 }
 
 
-/*
- * The zone is locked for some keys at a time: others need not wait until all
- * of a large one is written down, and each key is a number of its own.
- */
-
-static ngx_int_t
-ngx_http_llm_quota_print(ngx_http_llm_limit_zone_t *zone,
-    ngx_http_llm_quota_file_t *file, ngx_log_t *log)
-{
-    u_char                     *p, *data, buf[NGX_HTTP_LLM_LIMIT_KEY];
-    size_t                      size, room;
-    time_t                      start;
-    ngx_str_t                   key;
-    ngx_uint_t                  n, more;
-    ngx_http_llm_limit_node_t  *node;
-
-    start = ngx_http_llm_quota_start(zone, ngx_time());
-
-    size = 65536;
-    room = NGX_HTTP_LLM_QUOTA_CHUNK * NGX_HTTP_LLM_QUOTA_LINE
-           + NGX_HTTP_LLM_QUOTA_END;
-    key.data = buf;
-    key.len = 0;
-
-    file->data = NULL;
-    file->len = 0;
-
-    do {
-        if (file->data == NULL || size - file->len < room) {
-            size = 2 * size + room;
-
-            data = ngx_alloc(size, log);
-            if (data == NULL) {
-                ngx_free(file->data);
-                return NGX_ERROR;
-            }
-
-            if (file->data) {
-                ngx_memcpy(data, file->data, file->len);
-                ngx_free(file->data);
-
-            } else {
-                file->len = ngx_sprintf(data, NGX_HTTP_LLM_QUOTA_MAGIC "%T\n",
-                                        start)
-                            - data;
-            }
-
-            file->data = data;
-        }
-
-        p = file->data + file->len;
-        more = 1;
-
-        ngx_http_llm_limit_lock(zone);
-
-        for (n = 0; n < NGX_HTTP_LLM_QUOTA_CHUNK; n++) {
-            node = ngx_http_llm_limit_after_locked(zone, &key,
-                                         ngx_crc32_short(key.data, key.len));
-            if (node == NULL) {
-                more = 0;
-                break;
-            }
-
-            key.len = node->len;
-            ngx_memcpy(key.data, node->data, key.len);
-
-            if (node->start == start && node->used) {
-                p = ngx_http_llm_quota_print_key(p, node->used, &key);
-            }
-        }
-
-        ngx_http_llm_limit_unlock(zone);
-
-        file->len = p - file->data;
-
-    } while (more);
-
-    p = ngx_sprintf(p, "end %08xD\n", ngx_crc32_long(file->data, file->len));
-    file->len = p - file->data;
-
-    return NGX_OK;
-}
-
-
 static u_char *
 ngx_http_llm_quota_print_key(u_char *p, int64_t used, ngx_str_t *key)
 {
@@ -681,123 +874,4 @@ ngx_http_llm_quota_print_key(u_char *p, int64_t used, ngx_str_t *key)
     *p++ = '\n';
 
     return p;
-}
-
-
-static ngx_int_t
-ngx_http_llm_quota_write(ngx_http_llm_limit_zone_t *zone,
-    ngx_http_llm_quota_file_t *file, ngx_uint_t sync, ngx_log_t *log)
-{
-    u_char       name[NGX_MAX_PATH + 8];
-    size_t       len;
-    ssize_t      n;
-    ngx_fd_t     fd;
-    struct stat  st;
-
-    (void) ngx_snprintf(name, sizeof(name), "%V.new%Z", &zone->state);
-
-    fd = open((const char *) name,
-              O_WRONLY|O_CREAT|O_TRUNC|O_CLOEXEC|O_NOFOLLOW, 0600);
-
-    if (fd == -1) {
-        ngx_log_error(NGX_LOG_ERR, log, ngx_errno,
-                      ngx_open_file_n " \"%s\" failed, quotas are not saved",
-                      name);
-        return NGX_ERROR;
-    }
-
-    for (len = 0; len < file->len; len += n) {
-        n = write(fd, file->data + len, file->len - len);
-        if (n <= 0) {
-            goto failed;
-        }
-    }
-
-    /* waiting for the disk is for a process that has nothing else to do */
-
-    if ((sync && fdatasync(fd) == -1) || fstat(fd, &st) == -1) {
-        goto failed;
-    }
-
-    if (close(fd) == -1) {
-        fd = -1;
-        goto failed;
-    }
-
-    fd = -1;
-
-    if (rename((const char *) name, (const char *) zone->state.data) == -1) {
-        goto failed;
-    }
-
-    file->ino = (uint64_t) st.st_ino;
-    file->mtime = (uint64_t) st.st_mtim.tv_sec * 1000000000
-                  + st.st_mtim.tv_nsec;
-
-    return NGX_OK;
-
-failed:
-
-    ngx_log_error(NGX_LOG_ERR, log, ngx_errno,
-                  "writing \"%s\" failed, quotas are not saved", name);
-
-    if (fd != -1) {
-        (void) close(fd);
-    }
-
-    (void) unlink((const char *) name);
-
-    return NGX_ERROR;
-}
-
-
-/* the file is there: from now on only what comes on top is ours to add */
-
-static void
-ngx_http_llm_quota_saved(ngx_http_llm_limit_zone_t *zone,
-    ngx_http_llm_quota_file_t *file)
-{
-    size_t                      len;
-    time_t                      start;
-    u_char                     *p, *last;
-    u_char                      buf[NGX_HTTP_LLM_LIMIT_KEY];
-    int64_t                     used;
-    ngx_str_t                   key;
-    ngx_uint_t                  n;
-    ngx_http_llm_limit_node_t  *node;
-
-    if (ngx_http_llm_quota_check(file, &start, &p) != NGX_OK) {
-        return;
-    }
-
-    last = file->data + file->len - NGX_HTTP_LLM_QUOTA_END;
-
-    ngx_http_llm_limit_lock(zone);
-
-    zone->sh->file_ino = file->ino;
-    zone->sh->file_mtime = file->mtime;
-
-    for (n = 1; p < last; n++) {
-        p = ngx_http_llm_quota_line(p, last, &used, buf, &len);
-        if (p == NULL) {
-            break;
-        }
-
-        if (n % NGX_HTTP_LLM_QUOTA_CHUNK == 0) {
-            ngx_http_llm_limit_unlock(zone);
-            ngx_http_llm_limit_lock(zone);
-        }
-
-        key.data = buf;
-        key.len = len;
-
-        node = ngx_http_llm_limit_find_locked(zone, &key,
-                                              ngx_crc32_short(buf, len));
-
-        if (node && node->start == start) {
-            node->saved = used;
-        }
-    }
-
-    ngx_http_llm_limit_unlock(zone);
 }
