@@ -81,6 +81,40 @@ subtest 'all engines of the model: the fallback, then none' => sub {
     $n->check_log;
 };
 
+subtest 'an engine that stands still is left, and taken again when it moves' => sub {
+    my $n = start(http => 'llm_model chat a b fallback=other; llm_model other spare; llm_engine_timeout 1s;');
+    my @streams = map { $n->stream(tokens => 3, first_ms => 900) } 1 .. 4;
+    my $a = $n->engine('a');
+    kill 'STOP', $a;
+    my %share;
+    for my $s (@streams) {
+        my $r = $s->finish;
+        like("$r->{status} $r->{body}", qr/^200 .*tok2 .*\[DONE\]/s, 'served');
+        $share{engine_of($r->{head})}++;
+    }
+    is_deeply(\%share, { b => 2, 'a, b' => 2 }, 'its requests have moved');
+    is(count($n, qr/engine "a" has not answered in time, request/), 2, 'as it says');
+    is(engine_of($n->chat->{head}), 'b', 'it is not asked') for 1 .. 4;
+    kill 'CONT', $a;
+    ok($n->wait_for(sub { engine_of($n->chat->{head}) eq 'a' }), 'it is asked again');
+    $n->stop;
+    $n->check_clean;
+};
+
+subtest 'an engine that ends in an orderly way finishes, and gets nothing new' => sub {
+    my $n = start();
+    my @streams = map { $n->stream(tokens => 60, delay_ms => 20) } 1 .. 4;
+    $_->read_until(qr/tok0 /) for @streams;
+    kill 'TERM', $n->engine('a');
+    ok($n->wait_for(sub { join('', map { engine_of($n->chat->{head}) } 1 .. 4) eq 'bbbb' }),
+        'new requests go to the other');
+    for my $s (@streams) {
+        like($s->finish->{body}, qr/tok59 .*\[DONE\]/s, 'a stream ends as it should');
+    }
+    $n->stop;
+    $n->check_clean;
+};
+
 subtest 'one request that is refused or broken moves alone' => sub {
     my $n = start();
     my @streams = map { $n->stream(tokens => 30, delay_ms => 20) } 1 .. 6;
