@@ -162,10 +162,14 @@ ngx_http_llm_header_filter(ngx_http_request_t *r)
         ctx->finalized = 1;
 
         ngx_http_set_ctx(r, ctx, ngx_http_llm_module);
+    }
 
-        if (ngx_http_llm_set_request_id(ctx) != NGX_OK) {
-            return NGX_ERROR;
-        }
+    /* a context that a variable has made has none either */
+
+    if (ctx->request_id.len == 0
+        && ngx_http_llm_set_request_id(ctx) != NGX_OK)
+    {
+        return NGX_ERROR;
     }
 
     error = &ctx->error;

@@ -9,7 +9,7 @@ LLM::Mock::setup_several(a => [], b => [], gone => undef);
 no_long_string();
 no_root_location();
 
-plan tests => 141;
+plan tests => 146;
 run_tests();
 
 __DATA__
@@ -365,6 +365,8 @@ Content-Type: application/json
 Content-Type: application/json
 --- error_code eval
 [200, 200, 200, 429, 200]
+--- raw_response_headers_like eval
+[("X-Request-Id: [0-9a-f]{32}\r\n") x 5]
 
 
 

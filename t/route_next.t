@@ -133,7 +133,7 @@ X-Engine: a, b
 
 === TEST 8: an engine that does not answer
 --- config
-    location / { llm_pass first; llm_read_timeout 300ms; }
+    location / { llm_pass first; llm_read_timeout 1s; }
 --- request
 POST /v1/completions
 {"prompt":"x","mock":{"tokens":1,"hang":true,"at":"a"}}
