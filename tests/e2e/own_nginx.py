@@ -48,7 +48,7 @@ class OwnNginx:
         self.port, self.port2, self.plain = free_port(), free_port(), free_port()
         program = "nginx-llm-mock-engine" if engine == "mock" else "nginx-llm-engine"
         model = "served_model_name mock;" if engine == "mock" \
-            else f"model {ROOT}/models/demo; served_model_name demo;"
+            else f"model {ROOT}/models/demo; served_model_name demo; device cpu;"
         listen = listen.replace("PORT2", str(self.port2)).replace("PORT", str(self.port))
         user = "user root;" if os.geteuid() == 0 else ""
         temp = "".join(f"{x}_temp_path {self.dir}/{x};" for x in
