@@ -78,7 +78,7 @@ $(foreach l,$(LAYERS),$(eval $(call layer_rule,$(l))))
 # ---- programs ---------------------------------------------------------------
 .PHONY: engine tools
 engine: $(B)/nginx-llm-engine
-tools:  $(B)/nginx-llm-tool
+tools:  $(B)/nginx-llm-tool $(B)/nginx-llm-bench
 
 ENGINE_MAIN := $(wildcard engine/*.c)
 $(B)/nginx-llm-engine: $(patsubst %.c,$(B)/obj/%.o,$(ENGINE_MAIN)) $(call libs_of,$(DEPS_engine))
@@ -115,6 +115,8 @@ install: engine tools module ## to DESTDIR and PREFIX (/usr)
 	install -Dm755 $(B)/nginx-llm-engine $(LIBDIR)/nginx-llm/nginx-llm-engine
 	[ ! -e $(CUDA_SO) ] || install -Dm755 $(CUDA_SO) $(LIBDIR)/nginx-llm/nginx-llm-cuda.so
 	install -Dm755 $(B)/nginx-llm-tool $(DESTDIR)$(PREFIX)/bin/nginx-llm-tool
+	install -Dm755 $(B)/nginx-llm-bench $(LIBDIR)/nginx-llm/nginx-llm-bench
+	mkdir -p $(DESTDIR)$(PREFIX)/bin && ln -sf ../lib/nginx-llm/nginx-llm-bench $(DESTDIR)$(PREFIX)/bin/
 	install -Dm644 $(MODULE) $(LIBDIR)/nginx/modules/ngx_http_llm_module.so
 
 include tools/tests.mk

@@ -12,8 +12,16 @@ $(B)/nginx-llm-bench_wire: $(patsubst %,$(B)/obj/%.o,tools/llm_bench_wire tools/
                            tools/mock_reply tests/lib/wire_client) $(call libs_of,engine/server engine/base wire)
 	$(call say,LD $@)
 	$(Q)$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
+# The engine itself is in it: engine/app.c composes it as for nginx-llm-engine.
+BENCH_OBJ := $(patsubst %,$(B)/obj/%.o,tools/llm_bench tools/load_parse engine/app engine/engine_options \
+               $(basename $(wildcard tools/bench_*.c)))
+$(B)/nginx-llm-bench: $(BENCH_OBJ) $(call libs_of,$(DEPS_engine))
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
 
-.PHONY: bench bench-nginx bench-clients bench-programs
+.PHONY: bench bench-nginx bench-clients bench-programs bench-llm
+bench-llm: $(B)/nginx-llm-bench ## nginx-llm-bench latency|throughput|serve, vLLM's figures; ARGS='serve --help'
+	@$(B)/nginx-llm-bench $(or $(ARGS),--help)
 bench-programs: engine tools module mock-engine $(patsubst %,$(B)/nginx-llm-%,load bare bench_wire bench_cpu bench_tokenizer)
 bench: bench-programs   ## every figure of docs/performance.md in one run, under 4 minutes: table and build/bench.json
 	@BUILD=$(BUILD) CONFIG=$(CONFIG) PYTHON=$(PYTHON) tools/bench.sh all

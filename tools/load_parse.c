@@ -27,9 +27,12 @@ read_head(struct load_parse *p)
     char  *line = strstr(p->head, "\r\n");
     bool   chunked = false, has_length = false;
 
-    if (strncmp(p->head, "HTTP/1.1 ", 9) != 0 || line == NULL) {
+    if (strncmp(p->head, "HTTP/1.", 7) != 0 || p->head[7] == '\0'
+        || p->head[8] != ' ' || line == NULL)
+    {
         return ERROR;
     }
+    p->keep_alive = p->head[7] != '0';
     p->status = atoi(p->head + 9);
     for (line += 2; *line != '\0' && *line != '\r'; ) {
         char  *end = strstr(line, "\r\n");
@@ -49,12 +52,18 @@ read_head(struct load_parse *p)
         }
         line = end + 2;
     }
-    if (!chunked && !has_length) {
-        return ERROR;
-    }
-    p->state = chunked ? LOAD_CHUNK_SIZE
-               : p->remaining == 0 ? LOAD_DONE : LOAD_LENGTH;
     p->head_len = 0;
+    if (p->status / 100 == 1) {
+        return OK;               /* the answer itself is still to come */
+    }
+    if (chunked) {
+        p->remaining = 0;
+        p->state = LOAD_CHUNK_SIZE;
+        return OK;
+    }
+    p->keep_alive = p->keep_alive && has_length;
+    p->state = !has_length ? LOAD_TO_CLOSE
+               : p->remaining == 0 ? LOAD_DONE : LOAD_LENGTH;
     return OK;
 }
 
@@ -104,6 +113,9 @@ static void
 feed_body(struct load_parse *p, const char *data, size_t len)
 {
     p->body_bytes += len;
+    if (p->body_fn != NULL) {
+        p->body_fn(p->body_data, data, len);
+    }
     if (p->count_tokens) {
         count_tokens(p, data, len);
     }
@@ -168,6 +180,10 @@ load_parse_feed(struct load_parse *p, const char *data, size_t len)
                 p->state = p->state == LOAD_LENGTH ? LOAD_DONE : LOAD_CHUNK_END;
             }
             break;
+        case LOAD_TO_CLOSE:
+            n = len;
+            feed_body(p, data, n);
+            break;
         case LOAD_DONE:
             return ERROR;        /* more than was asked for */
         default:
@@ -180,4 +196,14 @@ load_parse_feed(struct load_parse *p, const char *data, size_t len)
         len -= n;
     }
     return p->state == LOAD_DONE ? OK : AGAIN;
+}
+
+int
+load_parse_end(struct load_parse *p)
+{
+    if (p->state != LOAD_TO_CLOSE) {
+        return ERROR;
+    }
+    p->state = LOAD_DONE;
+    return OK;
 }

@@ -16,6 +16,13 @@ EXTRA_tests/unit/backend/cuda/test_cuda_plan.c := engine/backend/cuda/cuda_plan.
 EXTRA_tests/unit/server/test_server.c    := tests/lib/wire_client.c tests/lib/fake_api.c
 EXTRA_tests/unit/server/test_session.c   := tests/lib/wire_client.c tests/lib/fake_api.c
 EXTRA_tests/unit/server/test_transport.c := tests/lib/wire_client.c
+EXTRA_tests/unit/tools/test_bench_dataset.c := tools/bench_dataset.c tools/bench_options.c engine/engine_options.c
+EXTRA_tests/unit/tools/test_bench_request.c := tools/bench_request.c
+EXTRA_tests/unit/tools/test_bench_sse.c     := tools/bench_sse.c
+EXTRA_tests/unit/tools/test_bench_stats.c   := tools/bench_stats.c
+EXTRA_tests/unit/tools/test_load_parse.c    := tools/load_parse.c
+# The programs' own parts are no layer; a test names what it needs of them.
+DEPS_engine/tools := $(DEPS_engine)
 
 define unit_rule
 $(patsubst %.c,$(B)/%,$(1)): $(1) $(EXTRA_$(1)) $(call libs_of,$(DEPS_$(call unit_layer,$(1))))

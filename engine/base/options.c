@@ -44,7 +44,8 @@ option_set_number(const struct option *o, void *field, const char *value,
             end++;
         }
     }
-    if (end == value || *end != '\0' || !isfinite(v)
+    if (end == value || *end != '\0' || isnan(v)
+        || (isinf(v) && (o->max != INFINITY || v < 0))
         || (o->type == OPTION_INT && v != floor(v)))
     {
         return err_set(err, "--%s: \"%s\" is not %s", o->name, value,
@@ -88,6 +89,18 @@ option_set_list(const struct option *o, struct option_list *list,
         }
         value += len + (value[len] == ',');
     }
+    return OK;
+}
+
+static int
+option_set_words(const struct option *o, struct option_words *words,
+                 const char *value, struct err *err)
+{
+    if (words->num == OPTION_LIST_MAX) {
+        return err_set(err, "--%s: more than %d values", o->name,
+                       OPTION_LIST_MAX);
+    }
+    words->items[words->num++] = value;
     return OK;
 }
 
@@ -146,6 +159,8 @@ option_set(const struct option *o, void *out, const char *value,
         return OK;
     case OPTION_LIST:
         return option_set_list(o, field, value, err);
+    case OPTION_WORDS:
+        return option_set_words(o, field, value, err);
     }
     return OK;
 }
@@ -228,6 +243,14 @@ option_apply(const struct option *table, void *out, int argc, char **argv,
         }
         value = argv[++*i];
     }
+    while (o->type == OPTION_WORDS && *i + 1 < argc
+           && strncmp(argv[*i + 1], "--", 2) != 0)
+    {
+        if (option_set(o, out, value, err) != OK) {
+            return ERROR;
+        }
+        value = argv[++*i];
+    }
     return option_set(o, out, value, err);
 }
 
@@ -274,6 +297,18 @@ options_help(const struct option *table, const char *usage, FILE *to)
 }
 
 static void
+option_format_items(const struct option *o, const char *const *items, int num,
+                    char *text, size_t cap)
+{
+    int  n = snprintf(text, cap, "%s=", o->name);
+
+    for (int k = 0; k < num && n >= 0 && (size_t) n < cap; k++) {
+        n += snprintf(text + n, cap - (size_t) n, "%s%s", k > 0 ? "," : "",
+                      items[k]);
+    }
+}
+
+static void
 option_format(const struct option *o, const void *values, char *text,
               size_t cap)
 {
@@ -303,11 +338,12 @@ option_format(const struct option *o, const void *values, char *text,
         return;
     case OPTION_LIST: {
         const struct option_list  *list = field;
-        int  n = snprintf(text, cap, "%s=", o->name);
-        for (int k = 0; k < list->num && n >= 0 && (size_t) n < cap; k++) {
-            n += snprintf(text + n, cap - (size_t) n, "%s%s",
-                          k > 0 ? "," : "", list->items[k]);
-        }
+        option_format_items(o, list->items, list->num, text, cap);
+        return;
+    }
+    case OPTION_WORDS: {
+        const struct option_words  *words = field;
+        option_format_items(o, words->items, words->num, text, cap);
         return;
     }
     }

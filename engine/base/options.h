@@ -5,6 +5,7 @@
  * can disagree.  "--max-num-seqs 8", "--max-num-seqs=8" and
  * "--max_num_seqs 8" are the same; booleans take "--x", "--no-x", "--x=true",
  * and so does a choice of OPTION_AUTO_BOOL, which can also be left "auto".
+ * "--goodput a b" gives OPTION_WORDS two words, as argparse's nargs="+" does.
  *
  *     static const struct option table[] = {
  *         { "max-num-seqs", OPTION_INT, offsetof(struct o, max_num_seqs),
@@ -29,16 +30,23 @@ enum option_type {
     OPTION_BOOL,      /* bool */
     OPTION_INT,       /* int64_t in [min, max]; 1k, 1K, 1M, 1G accepted when
                          the unit is bytes or tokens as in vLLM */
-    OPTION_NUMBER,    /* double in [min, max] */
+    OPTION_NUMBER,    /* double in [min, max]; "inf" where max is INFINITY */
     OPTION_STRING,    /* const char *, points into argv or the default */
     OPTION_CHOICE,    /* const char *, one of choices "a|b|c" */
-    OPTION_LIST       /* struct option_list; repeatable, commas separate */
+    OPTION_LIST,      /* struct option_list; repeatable, commas separate */
+    OPTION_WORDS      /* struct option_words; repeatable, takes every argument
+                         up to the next "--", each as it is */
 };
 
 struct option_list {
     const char *items[OPTION_LIST_MAX];
     int         num;
     char        storage[1024];   /* the items' bytes, NUL-terminated each */
+};
+
+struct option_words {
+    const char *items[OPTION_LIST_MAX];      /* point into argv */
+    int         num;
 };
 
 struct option {

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <math.h>
 #include <string.h>
 
 #include "engine/base/options.h"
@@ -16,6 +17,8 @@ struct sample {
     const char         *device;
     struct option_list  names;
     const char         *ahead;
+    double              rate;
+    struct option_words goals;
 };
 
 #define F(x)  offsetof(struct sample, x)
@@ -29,6 +32,8 @@ static const struct option  table[] = {
     { "names", OPTION_LIST, F(names), NULL, NULL, "h", 0, 0, NULL },
     { "ahead", OPTION_CHOICE, F(ahead), "auto", NULL, "h", 0, 0,
       OPTION_AUTO_BOOL },
+    { "rate", OPTION_NUMBER, F(rate), "inf", NULL, "h", 0, INFINITY, NULL },
+    { "goals", OPTION_WORDS, F(goals), NULL, "K:V", "h", 0, 0, NULL },
     { NULL, OPTION_BOOL, 0, NULL, NULL, NULL, 0, 0, NULL }
 };
 
@@ -62,6 +67,38 @@ test_a_switch_can_be_left_to_the_program(void **state)
     assert_int_equal(PARSE("--no-ahead", "--ahead=auto"), OK);
     assert_string_equal(s.ahead, "auto");
     assert_int_equal(PARSE("--ahead=maybe"), ERROR);
+}
+
+static void
+test_words_take_arguments_up_to_the_next_option(void **state)
+{
+    struct sample  s;
+    struct err     err;
+    (void) state;
+    assert_int_equal(PARSE("--goals", "a:1", "b, c", "--max-num", "3",
+                           "--goals=d"), OK);
+    assert_int_equal(s.goals.num, 3);
+    assert_string_equal(s.goals.items[1], "b, c");
+    assert_string_equal(s.goals.items[2], "d");
+    assert_int_equal(s.num, 3);
+    assert_int_equal(PARSE("--goals"), ERROR);
+}
+
+static void
+test_a_number_is_infinite_only_where_the_table_says_so(void **state)
+{
+    struct sample  s;
+    struct err     err;
+    (void) state;
+    assert_int_equal(PARSE("--max-num", "3"), OK);
+    assert_true(isinf(s.rate));
+    assert_int_equal(PARSE("--rate", "2.5"), OK);
+    assert_true(s.rate == 2.5);
+    assert_int_equal(PARSE("--rate", "inf"), OK);
+    assert_true(isinf(s.rate));
+    assert_int_equal(PARSE("--rate", "-inf"), ERROR);
+    assert_int_equal(PARSE("--rate", "nan"), ERROR);
+    assert_int_equal(PARSE("--ratio", "inf"), ERROR);
 }
 
 static void
@@ -134,6 +171,8 @@ int
 main(void)
 {
     const struct CMUnitTest  tests[] = {
+        cmocka_unit_test(test_words_take_arguments_up_to_the_next_option),
+        cmocka_unit_test(test_a_number_is_infinite_only_where_the_table_says_so),
         cmocka_unit_test(test_defaults_apply_without_arguments),
         cmocka_unit_test(test_a_switch_can_be_left_to_the_program),
         cmocka_unit_test(test_all_spellings_are_the_same_option),
