@@ -71,7 +71,10 @@ http {{
 """)
         env = dict(os.environ, PATH=os.environ["PATH"] + ":/usr/sbin")
         subprocess.run(["nginx", "-p", str(self.dir), "-c", "nginx.conf"], check=True, env=env)
-        assert wait_for(lambda: self._get("/ready").status_code == 200, 60), self.log("error.log")
+        if not wait_for(lambda: self._get("/ready").status_code == 200, 60):
+            log = self.log("error.log")
+            self.stop()
+            raise AssertionError(log)
 
     def _get(self, uri):
         try:
