@@ -44,7 +44,7 @@
 #define LLM_AGAIN  (-2)
 
 #define LLM_WIRE_MAGIC     0x4d4c4c4eu   /* "NLLM" in memory order */
-#define LLM_WIRE_VERSION   1             /* any change of layout or meaning */
+#define LLM_WIRE_VERSION   2             /* any change of layout or meaning */
 
 /* ---- limits, all of them ------------------------------------------------ */
 #define LLM_SQ_ENTRIES_MIN     16u
@@ -144,7 +144,7 @@ enum llm_welcome_status {
     LLM_WELCOME_STATUS_COUNT
 };
 
-#define LLM_FEATURES_KNOWN  0ull    /* version 1 has no optional parts */
+#define LLM_FEATURES_KNOWN  0ull    /* no version has optional parts yet */
 
 struct llm_hello {
     uint32_t magic;
