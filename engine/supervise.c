@@ -407,6 +407,7 @@ wait_for_death(struct supervise *s, int fd)
     char  byte;
 
     (void) prctl(PR_SET_NAME, "llm-standby");
+    owner_forget_strangers(s);
     (void) close(s->standby_fd);
     (void) close(s->signal_fd);
     unblock_signals();

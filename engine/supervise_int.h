@@ -90,6 +90,7 @@ void supervise_leave(struct supervise *s, int64_t term_ns);
 /* supervise_owner.c */
 void owner_accept(struct supervise *s);
 void owner_hear(struct supervise *s, int i);     /* may drop owner i */
+void owner_forget_strangers(struct supervise *s);   /* in the standby */
 void previous_hear(struct supervise *s);
 void previous_order(struct supervise *s, enum llm_order_op op);
 void previous_close(struct supervise *s);

@@ -60,6 +60,19 @@ owner_accept(struct supervise *s)
     s->owners[s->num_owners++] = (struct owner) { .fd = fd };
 }
 
+/* A fork is made anew when the owners change, not when somebody only connects:
+ * a copy of such a connection would stay. */
+void
+owner_forget_strangers(struct supervise *s)
+{
+    for (int i = s->num_owners - 1; i >= 0; i--) {
+        if (!s->owners[i].attached) {
+            (void) close(s->owners[i].fd);
+            s->owners[i] = s->owners[--s->num_owners];
+        }
+    }
+}
+
 /* Only root and our own user may keep or end an engine. */
 static bool
 may_own(int fd)

@@ -291,7 +291,11 @@ sub reload {
 
 sub signal_and_wait {
     my ($self, $signal, $seconds) = @_;
-    my $pid = $self->master // return 0;
+    my $pid = $self->wait_for(sub { $self->master }, 2);
+    if (!$pid) {
+        diag("$signal: no master in $self->{dir}/nginx.pid");
+        return 0;
+    }
     kill $signal, $pid;
     return $self->wait_for(sub { !alive_or_child($self, $pid) }, $seconds || 10);
 }
@@ -363,11 +367,11 @@ sub holdings {
         open my $m, '<', "/proc/$pid/maps" or next;
         $h{"$role{$pid} memfd mapped"} += grep { /memfd:nginx-llm/ } <$m>;
     }
-    open my $p, '-|', 'ps', '-e', '-o', 'ppid=,state=' or return '';
-    for (<$p>) {
-        $h{"zombies of $role{$1}"}++ if /^\s*(\d+) Z/ && $role{$1};
+    for my $path (glob '/proc/[0-9]*/stat') {
+        open my $f, '<', $path or next;
+        my ($state, $ppid) = (<$f> // '') =~ /^\d+ \(.*\) (\S) (\d+)/s or next;
+        $h{"zombies of $role{$ppid}"}++ if $state eq 'Z' && $role{$ppid};
     }
-    close $p;
     return join "\n", map { "$_: $h{$_}" } sort keys %h;
 }
 
