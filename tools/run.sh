@@ -145,6 +145,8 @@ ready on $url; try
 
     curl -N $url/v1/chat/completions -d '{"model":"${name:-demo}","stream":true,"messages":[{"role":"user","content":"What is the capital of Thailand?"}]}'
 
+or look at $url/status
+
 Ctrl-C stops it.
 END
 

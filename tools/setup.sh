@@ -17,9 +17,13 @@ test_set="$run_set git libcmocka-dev perl libtest-base-perl libtest-longstring-p
           python3 python3-venv xz-utils procps openssl"
 fuzz_set="$run_set clang libclang-rt-dev"
 
+# For tests that are skipped, with a reason, where these cannot be had: promtool
+# and a browser for the status page.
+optional_set=
+
 case "${1:-}" in
     run)  want=$run_set ;;
-    test) want=$test_set ;;
+    test) want=$test_set; optional_set="prometheus chromium" ;;
     fuzz) want=$fuzz_set ;;
     *)    echo "usage: tools/setup.sh run|test|fuzz" >&2; exit 2 ;;
 esac
@@ -42,13 +46,30 @@ for package in $want; do
         *) missing="$missing $package" ;;
     esac
 done
-[ -n "$missing" ] || exit 0
+
+# Not tried again at each start when no source offers it.
+optional=
+for package in $optional_set; do
+    case $package in
+        prometheus) program=promtool ;;
+        *)          program=$package ;;
+    esac
+    if ! command -v $program >/dev/null && { [ -n "$missing" ] ||
+       apt-cache policy $package 2>/dev/null | grep -q 'Candidate: [0-9]'; }
+    then
+        optional="$optional $package"
+    fi
+done
+[ -n "$missing$optional" ] || exit 0
 
 apt="apt-get install -y --no-install-recommends$missing"
 if [ "$(id -u)" = 0 ]; then
     as_root=
 elif command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
     as_root=sudo
+elif [ -z "$missing" ]; then
+    echo "setup: without root, so tests that need these are skipped:$optional"
+    exit 0
 else
     echo "setup: packages are missing, and this is neither root nor a terminal with sudo; run" >&2
     echo >&2
@@ -57,22 +78,32 @@ else
     exit 1
 fi
 
-echo "setup: installing$missing"
+echo "setup: installing$missing$optional"
 # As root: a policy-rc.d for the time of the installation keeps nginx's package
-# from starting the service, and the unit is not left enabled for the next boot
+# from starting the service (and Prometheus's), and the unit is not left enabled for the next boot
 # when it was us who brought it.
 # shellcheck disable=SC2086
-$as_root env MISSING="$missing" APT="$apt" bash -euc '
+$as_root env MISSING="$missing" OPTIONAL="$optional" APT="$apt" bash -euc '
     export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
     policy=/usr/sbin/policy-rc.d
     if [ ! -e $policy ]; then
         trap "rm -f $policy" EXIT
-        printf "#!/bin/sh\n# of nginx-llm tools/setup.sh, for a moment\n[ \"\$1\" != nginx ] || exit 101\n" > $policy
+        printf "#!/bin/sh\n# of nginx-llm tools/setup.sh, for a moment\ncase \"\$1\" in nginx|prometheus*) exit 101 ;; esac\n" > $policy
         chmod 755 $policy
     fi
     apt-get -o DPkg::Lock::Timeout=120 -qq update ||
         echo "setup: apt-get update failed; trying with the lists there are" >&2
-    apt-get -o DPkg::Lock::Timeout=120 -qq ${APT#apt-get} >/dev/null
+    [ -z "$MISSING" ] || apt-get -o DPkg::Lock::Timeout=120 -qq ${APT#apt-get} >/dev/null
+    for package in $OPTIONAL; do
+        apt-get -o DPkg::Lock::Timeout=120 -qq install -y --no-install-recommends $package \
+            >/dev/null 2>&1 || {
+                echo "setup: $package cannot be installed here; tests that need it are skipped"
+                continue
+            }
+        if [ $package = prometheus ] && command -v systemctl >/dev/null; then
+            systemctl --quiet disable prometheus >/dev/null 2>&1 || true
+        fi
+    done
     case "$MISSING " in
         *" nginx "*)
             if command -v systemctl >/dev/null; then

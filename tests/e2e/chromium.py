@@ -120,7 +120,8 @@ class Page:
     def wait(self, expression, seconds=20):
         end = time.time() + seconds
         while time.time() < end:
-            if self.js(expression):
+            # an exception is a "not yet": the page may still be loading
+            if self.js(f"(() => {{ try {{ return {expression} }} catch (e) {{ return false }} }})()"):
                 return True
             time.sleep(0.1)
         return False
