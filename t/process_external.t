@@ -144,7 +144,7 @@ SKIP: {
     }
     my @said = $n->log =~ /\[error\] \d+#\d+: llm: session \d+: process $$: .*version/g;
     is(scalar @said, 1, 'the engine says so once');
-    my ($magic, undef, undef, $status) = $hello->('HTTP', 1);
+    my ($magic, $wire, undef, $status) = $hello->('HTTP', 1);     # its own version
     is($status, 1, 'not our magic number: refused');
 
     my $s = IO::Socket::UNIX->new(Type => SOCK_SEQPACKET, Peer => $path);
@@ -161,7 +161,7 @@ SKIP: {
         return (unpack 'a4 S S L', $answer)[3];
     };
     is($attach->(999), 2, 'ATTACH of version 999 is refused');
-    is($attach->(1), 3, 'ATTACH with another key is refused');
+    is($attach->($wire), 3, 'ATTACH with another key is refused');
     $n->served('and nginx goes on');
     $n->stop->check_clean;
 }
