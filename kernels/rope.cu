@@ -49,6 +49,7 @@ rope_append_kernel(struct rope_params p)
         r = __frsqrt_rn(warp_sum(sum) / static_cast<float>(head_dim)
                         + (is_q ? p.q_eps : p.k_eps));
     }
+    pdl_launch_next();
     int     kv_head = is_v ? head - p.num_heads - num_kv : head - p.num_heads;
     size_t  at = is_q ? 0 : slot_offset(p.kv, slot, kv_head);
     void   *cache = is_v ? p.kv.v : p.kv.k;

@@ -121,21 +121,27 @@ both_step(struct side sides[2], const int *order, int num, int *lens,
 }
 
 static void
-graph_model(struct backend *plain, const char *config)
+write_config(char *dir, char *file, size_t bytes, const char *config)
+{
+    if (mkdtemp(dir) == NULL) {
+        printf("mkdtemp failed\n");
+        exit(1);
+    }
+    (void) snprintf(file, bytes, "%s/config.json", dir);
+    FILE  *out = need(fopen(file, "w"));
+    (void) fputs(config, out);
+    (void) fclose(out);
+}
+
+static void
+graph_model(struct backend *const be[2], const char *config)
 {
     char         dir[] = "/tmp/test-backend-cuda-XXXXXX", file[64];
     struct side  sides[2];
     int          lens[GRAPH_SEQS] = { 0 }, order[GRAPH_SEQS];
-    if (mkdtemp(dir) == NULL) {
-        complain("mkdtemp");
-        return;
-    }
-    (void) snprintf(file, sizeof file, "%s/config.json", dir);
-    FILE  *out = need(fopen(file, "w"));
-    (void) fputs(config, out);
-    (void) fclose(out);
-    side_open(&sides[0], run.cuda, dir);
-    side_open(&sides[1], plain, dir);
+    write_config(dir, file, sizeof file, config);
+    side_open(&sides[0], be[0], dir);
+    side_open(&sides[1], be[1], dir);
     for (int i = 0; i < GRAPH_SEQS; i++) {
         order[i] = i;
         both_step(sides, &order[i], 1, lens, 0, 1 + random_below(250));
@@ -162,16 +168,19 @@ graph_model(struct backend *plain, const char *config)
 void
 test_recorded_steps_equal_issued_ones_bit_for_bit(void)
 {
-    struct backend  *plain;
+    struct backend  *be[2];
     struct err       err = { 0 };
     if (run.cuda->ops->sample == NULL) {
         printf("#   skipped: %s records nothing\n", run.cuda->ops->name);
         return;
     }
-    require(backend_load_cuda(&plain, &(struct backend_cuda_options) {
-        .abi = BACKEND_CUDA_ABI, .no_graphs = true, .no_pdl = true }, &err),
-        &err, "a second backend");
-    graph_model(plain,
+    /* not timed, so that both take the same algorithms of cuBLASLt */
+    for (int i = 0; i < 2; i++) {
+        require(backend_load_cuda(&be[i], &(struct backend_cuda_options) {
+            .abi = BACKEND_CUDA_ABI, .no_graphs = i == 1, .no_pdl = i == 1,
+            .no_tuning = true }, &err), &err, "a backend more");
+    }
+    graph_model(be,
                 "{\"architectures\": [\"LlamaForCausalLM\"], \"dtype\": "
                 "\"bfloat16\", \"hidden_size\": 512, \"intermediate_size\": "
                 "1024, \"num_hidden_layers\": 3, \"num_attention_heads\": 8, "
@@ -179,7 +188,7 @@ test_recorded_steps_equal_issued_ones_bit_for_bit(void)
                 "\"vocab_size\": 1000, \"max_position_embeddings\": 512, "
                 "\"rms_norm_eps\": 1e-5, \"rope_theta\": 10000.0, "
                 "\"hidden_act\": \"silu\", \"tie_word_embeddings\": false}");
-    graph_model(plain,
+    graph_model(be,
                 "{\"architectures\": [\"Qwen2ForCausalLM\"], \"dtype\": "
                 "\"float16\", \"hidden_size\": 448, \"intermediate_size\": "
                 "896, \"num_hidden_layers\": 2, \"num_attention_heads\": 7, "
@@ -188,7 +197,7 @@ test_recorded_steps_equal_issued_ones_bit_for_bit(void)
                 "\"rope_theta\": 10000.0, \"hidden_act\": \"silu\", "
                 "\"tie_word_embeddings\": true}");
     /* fp32: the slow attention kernel */
-    graph_model(plain,
+    graph_model(be,
                 "{\"architectures\": [\"Qwen3ForCausalLM\"], \"dtype\": "
                 "\"float32\", \"hidden_size\": 96, \"intermediate_size\": "
                 "128, \"num_hidden_layers\": 2, \"num_attention_heads\": 6, "
@@ -196,5 +205,94 @@ test_recorded_steps_equal_issued_ones_bit_for_bit(void)
                 "\"vocab_size\": 1000, \"max_position_embeddings\": 512, "
                 "\"rms_norm_eps\": 1e-6, \"rope_theta\": 10000.0, "
                 "\"hidden_act\": \"silu\", \"tie_word_embeddings\": true}");
-    plain->ops->destroy(plain);
+    be[0]->ops->destroy(be[0]);
+    be[1]->ops->destroy(be[1]);
+}
+
+/* The logits of 16 sequences on a backend that starts with `cache`. */
+static void
+start_with_cache(const char *dir, const char *cache, float *logits)
+{
+    struct backend  *be;
+    struct side      s;
+    struct err       err = { 0 };
+    const float     *got;
+    require(backend_load_cuda(&be, &(struct backend_cuda_options) {
+        .abi = BACKEND_CUDA_ABI, .gemm_cache = cache }, &err), &err,
+        "a backend more");
+    side_open(&s, be, dir);
+    for (int32_t i = 0; i < 16; i++) {
+        side_append(&s, i, &i, 1, 0);
+    }
+    require(model_forward(s.m, &s.batch, &got, &err), &err, "forward");
+    memcpy(logits, got, 16 * VOCAB * sizeof *logits);
+    side_close(&s);
+    be->ops->destroy(be);
+}
+
+static long
+file_bytes(const char *path)
+{
+    FILE  *in = fopen(path, "rb");
+    long   bytes = -1;
+    if (in != NULL) {
+        (void) fseek(in, 0, SEEK_END);
+        bytes = ftell(in);
+        (void) fclose(in);
+    }
+    return bytes;
+}
+
+/* A second start takes the first one's algorithms, so it gives its bits; a file
+ * that is broken anywhere is made anew. */
+void
+test_a_gemm_cache_is_read_and_a_broken_one_made_anew(void)
+{
+    char    dir[] = "/tmp/test-backend-cuda-XXXXXX", file[64], cache[64];
+    float  *first = need(calloc(2 * 16 * VOCAB, sizeof *first));
+    float  *again = first + 16 * VOCAB;
+    if (run.cuda->ops->sample == NULL) {
+        printf("#   skipped: %s has no cuBLASLt\n", run.cuda->ops->name);
+        free(first);
+        return;
+    }
+    write_config(dir, file, sizeof file,
+                 "{\"architectures\": [\"LlamaForCausalLM\"], \"dtype\": "
+                 "\"bfloat16\", \"hidden_size\": 512, "
+                 "\"intermediate_size\": 1024, \"num_hidden_layers\": 2, "
+                 "\"num_attention_heads\": 8, \"num_key_value_heads\": 2, "
+                 "\"head_dim\": 128, \"vocab_size\": 1000, "
+                 "\"max_position_embeddings\": 512, \"rms_norm_eps\": 1e-5, "
+                 "\"rope_theta\": 10000.0, \"hidden_act\": \"silu\", "
+                 "\"tie_word_embeddings\": false}");
+    (void) snprintf(cache, sizeof cache, "%s/gemm", dir);
+    start_with_cache(dir, cache, first);
+    long  bytes = file_bytes(cache);
+    if (bytes <= 0) {
+        complain("no cache was written");
+    }
+    start_with_cache(dir, cache, again);
+    if (memcmp(first, again, 16 * VOCAB * sizeof *first) != 0) {
+        complain("another start, other bits");
+    }
+    for (int i = 0; i < 4 && bytes > 0; i++) {
+        FILE  *out = need(fopen(cache, "r+b"));
+        (void) fseek(out, i == 0 ? 3 : random_below((int) bytes), SEEK_SET);
+        (void) fputc(0x5a, out);
+        (void) fclose(out);
+        start_with_cache(dir, cache, again);
+        for (int j = 0; j < 16 * VOCAB; j++) {
+            if (!(again[j] > -100.0f && again[j] < 100.0f)) {
+                complain("logit %g with a broken cache", (double) again[j]);
+            }
+        }
+        if (file_bytes(cache) != bytes) {
+            complain("a broken cache of %ld bytes became %ld", bytes,
+                     file_bytes(cache));
+        }
+    }
+    (void) remove(cache);
+    (void) remove(file);
+    (void) remove(dir);
+    free(first);
 }

@@ -7,7 +7,8 @@
  *   alone   from a step's begin to its end, nothing under way before it
  *   ahead   a step of many, greedy, each issued before the last one's ids are
  *           known, as the engine does: what a token takes
- *   issued  ahead, without graphs; serial: with graphs, without PDL
+ *   issued  without graphs; serial: without PDL; first: cuBLASLt's first
+ *           guess, not timed
  * and the parts of a decode step: each op of all layers by itself.
  * The KV cache is filled by prompts of random tokens.  BATCH: that decode step
  * only, without a warm-up, for a profiler. */
@@ -224,7 +225,9 @@ time_steps(struct model *m, struct batch *b, const char *label, bool parts)
 {
     static const int  seqs[] = { 1, 8, 32, 64, 128, 256 };
     static const int  prompts[] = { 512, 2048, 8192 };
-    fill_contexts(m, b);
+    if (parts) {
+        fill_contexts(m, b);     /* once: memory comes back as it was */
+    }
     for (size_t i = 0; i < sizeof seqs / sizeof *seqs; i++) {
         for (int seq = 0; seq < seqs[i]; seq++) {
             append(m, b, seq, 1, CONTEXT - 1);
@@ -270,11 +273,12 @@ main(int argc, char **argv)
         printf("usage: time-backend-cuda DIR [BATCH]\n");
         return 2;
     }
-    for (int variant = 0; variant < 3; variant++) {
-        static const char *const  labels[] = { "decode", "issued", "serial" };
+    for (int variant = 0; variant < 4; variant++) {
+        static const char *const  labels[] = { "decode", "issued", "serial",
+                                               "first " };
         int  rc = backend_load_cuda(&be, &(struct backend_cuda_options) {
             .abi = BACKEND_CUDA_ABI, .no_graphs = variant == 1,
-            .no_pdl = variant == 2 }, &err);
+            .no_pdl = variant == 2, .no_tuning = variant == 3 }, &err);
         if (rc == AGAIN) {
             printf("SKIP: no CUDA device (%s)\n", err.message);
             return 0;
@@ -294,7 +298,7 @@ main(int argc, char **argv)
             int  num_seqs = atoi(argv[2]);
             profile_decode(m, &b, num_seqs < 1 ? 1 : num_seqs > SEQS_MAX
                                   ? SEQS_MAX : num_seqs);
-            variant = 3;
+            variant = 4;
         } else {
             time_steps(m, &b, labels[variant], variant == 0);
         }

@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define COMPUTE_MAJOR_MIN  8      /* bf16 tensor cores, cp.async */
 #define PDL_MAJOR_MIN      9
@@ -331,6 +332,7 @@ cuda_destroy(struct backend *be)
     if (cb->stream != NULL) {
         (void) cudaStreamDestroy(cb->stream);
     }
+    free(cb->tune_path);
     free(cb);
 }
 
@@ -412,6 +414,10 @@ backend_cuda_create(struct backend **out, const struct backend_cuda_options *o,
     cb->simple_kernels = o->simple_kernels;
     cb->graphs = !o->no_graphs;
     cb->pdl = !o->no_pdl && prop.major >= PDL_MAJOR_MIN;
+    cb->tune = !o->no_tuning && !o->simple_kernels;
+    if (o->gemm_cache != NULL && o->gemm_cache[0] != '\0') {
+        cb->tune_path = strdup(o->gemm_cache);
+    }
     cb->num_sms = prop.multiProcessorCount;
     cb->ops = (struct backend_ops) {
         .name = cb->name,

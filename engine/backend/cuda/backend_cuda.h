@@ -11,16 +11,19 @@
  *     }
  *
  * Linear layers go through cuBLASLt with fp32 accumulation and a workspace of
- * our own; everything else is in kernels/.  Weights are copied to the device
- * in the dtype they have.  Attention runs on tensor cores for bf16 and f16,
- * head_dim 64, 96, 128, 256 and up to 16 query heads a kv head, and on a slow
- * kernel that takes anything otherwise.
+ * our own, with few rows through kernels/gemv.cu; everything else is in kernels/
+ * too.  Steps of one token a sequence are recorded as CUDA graphs, see
+ * cuda_graph.c.  Weights are copied to the device in the dtype they have.
+ * Attention runs on tensor cores for bf16 and f16, head_dim 64, 96, 128, 256
+ * and up to 16 query heads a kv head, and on a slow kernel that takes anything
+ * otherwise.
  *
- * INVARIANCE.  The same step gives the same bits every time.  A row's
- * attention is split by key position alone (see cuda_step.c for the one
- * exception), but cuBLASLt picks its algorithm by the number of rows, and
- * prompt chunks and single tokens take different attention kernels; so unlike
- * the CPU backend, a row's bits do depend on what it is computed with.
+ * INVARIANCE.  The same step gives the same bits every time, recorded or not; at
+ * another start too when there is a gemm_cache.  A row's attention is split by
+ * key position alone (cuda_step.c has the two exceptions), but the algorithm of
+ * a matrix product depends on the number of rows, and prompt chunks and single
+ * tokens take different attention kernels; so unlike the CPU backend, a row's
+ * bits do depend on what it is computed with.
  *
  * THREADS.  One thread at a time, any thread; work is issued on one stream. */
 #ifndef LLM_BACKEND_CUDA_BACKEND_CUDA_H
@@ -41,6 +44,9 @@ struct backend_cuda_options {
                                  which kernel is at fault */
     bool   no_graphs;         /* issue every step; the same bits */
     bool   no_pdl;            /* no kernel starts before the last has ended */
+    bool   no_tuning;         /* cuBLASLt's first guess instead of its fastest */
+    const char *gemm_cache;   /* file that keeps what was found to be fastest,
+                                 made when it is not there; NULL: none */
 };
 
 /* OK; AGAIN without a usable GPU or driver; ERROR otherwise.  *err is set in

@@ -2,14 +2,21 @@
  *
  * Row-major y = x w^T is column-major y^T = w x^T: cuBLASLt's A is w
  * (transposed), B is x, D is y.  Sums are fp32; the reduction of split sums is
- * allowed in fp32 only, so that what is rounded is rounded once.  The first
- * algorithm of the heuristic is taken; nothing is timed. */
+ * allowed in fp32 only, so that what is rounded is rounded once.
+ *
+ * Shapes are remembered by bucket of rows.  The first product of a shape times
+ * what the heuristic proposes, on its own data with the L2 cache flushed, and
+ * keeps the fastest; cuda_tune.c keeps the choices in a file.  Not while a step
+ * is being recorded: then the heuristic's first is taken. */
 #include "engine/backend/cuda/cuda_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #define GEMM_PROBES     8
+#define GEMM_CANDIDATES 16
+#define GEMM_RUNS       5      /* timed, the first not counted */
+#define GEMM_FEW        6      /* candidates where a run takes long */
 #define GEMM_ALIGNMENT  16     /* bytes, of every matrix and row */
 
 struct gemm_layouts {
@@ -44,6 +51,12 @@ cuda_gemm_init(struct cuda_backend *cb, struct err *err)
         return err_set(err, "cublasLtCreate: %s",
                        cublasLtGetStatusString(s));
     }
+    if (!cuda_keep(cb, cudaEventCreate(&cb->tune_begin), "cudaEventCreate")
+        || !cuda_keep(cb, cudaEventCreate(&cb->tune_end), "cudaEventCreate"))
+    {
+        return err_set(err, "%s", cb->failure.message);
+    }
+    cuda_tune_load(cb);
     return cuda_alloc(&cb->base, CUDA_GEMM_WORKSPACE, &cb->gemm_workspace,
                       err);
 }
@@ -53,6 +66,12 @@ cuda_gemm_destroy(struct cuda_backend *cb)
 {
     if (cb->lt != NULL) {
         (void) cublasLtDestroy(cb->lt);
+    }
+    if (cb->tune_begin != NULL) {
+        (void) cudaEventDestroy(cb->tune_begin);
+    }
+    if (cb->tune_end != NULL) {
+        (void) cudaEventDestroy(cb->tune_end);
     }
     cuda_free(&cb->base, cb->gemm_workspace);
     free(cb->plans);
@@ -94,13 +113,12 @@ gemm_layouts_init(struct gemm_layouts *l, const struct cuda_gemm *g)
     return s;
 }
 
-/* Asks the heuristic once for a shape. */
-static bool
-gemm_choose(struct cuda_backend *cb, struct gemm_layouts *l,
-            cublasLtMatmulAlgo_t *algo)
+/* What the heuristic proposes for a shape, best guess first. */
+static int
+gemm_candidates(struct cuda_backend *cb, struct gemm_layouts *l,
+                cublasLtMatmulHeuristicResult_t *out)
 {
     cublasLtMatmulPreferenceOpaque_t  pref;
-    cublasLtMatmulHeuristicResult_t   result;
     size_t    workspace = CUDA_GEMM_WORKSPACE;
     uint32_t  reductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     uint32_t  align = GEMM_ALIGNMENT;
@@ -120,7 +138,7 @@ gemm_choose(struct cuda_backend *cb, struct gemm_layouts *l,
         { CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &align, sizeof align },
     };
     if (cublasLtMatmulPreferenceInit(&pref) != CUBLAS_STATUS_SUCCESS) {
-        return false;
+        return 0;
     }
     for (size_t i = 0; i < sizeof attributes / sizeof *attributes; i++) {
         if (cublasLtMatmulPreferenceSetAttribute(&pref, attributes[i].name,
@@ -128,17 +146,89 @@ gemm_choose(struct cuda_backend *cb, struct gemm_layouts *l,
                                                  attributes[i].bytes)
             != CUBLAS_STATUS_SUCCESS)
         {
-            return false;
+            return 0;
         }
     }
-    cublasStatus_t  s = cublasLtMatmulAlgoGetHeuristic(
-        cb->lt, &l->op, &l->w, &l->x, &l->y, &l->y, &pref, 1, &result, &num);
-    if (s != CUBLAS_STATUS_SUCCESS || num < 1
-        || result.state != CUBLAS_STATUS_SUCCESS)
+    if (cublasLtMatmulAlgoGetHeuristic(cb->lt, &l->op, &l->w, &l->x, &l->y,
+                                       &l->y, &pref, GEMM_CANDIDATES, out,
+                                       &num) != CUBLAS_STATUS_SUCCESS)
     {
+        return 0;
+    }
+    return num;
+}
+
+static cublasStatus_t
+gemm_issue(struct cuda_backend *cb, const struct cuda_gemm *g,
+           struct gemm_layouts *l, const cublasLtMatmulAlgo_t *algo)
+{
+    float  one = 1.0f, zero = 0.0f;
+    return cublasLtMatmul(cb->lt, &l->op, &one, g->w, &l->w, g->x, &l->x,
+                          &zero, g->y, &l->y, g->y, &l->y, algo,
+                          cb->gemm_workspace, CUDA_GEMM_WORKSPACE,
+                          cb->stream);
+}
+
+/* The median of some runs in ms; negative when it does not run. */
+static float
+gemm_time(struct cuda_backend *cb, const struct cuda_gemm *g,
+          struct gemm_layouts *l, const cublasLtMatmulAlgo_t *algo)
+{
+    float  ms[GEMM_RUNS], median = 0.0f;
+    for (int i = 0; i < GEMM_RUNS; i++) {
+        /* the workspace is larger than the L2 cache */
+        (void) cudaMemsetAsync(cb->gemm_workspace, 0, CUDA_GEMM_WORKSPACE,
+                               cb->stream);
+        (void) cudaEventRecord(cb->tune_begin, cb->stream);
+        if (gemm_issue(cb, g, l, algo) != CUBLAS_STATUS_SUCCESS) {
+            return -1.0f;
+        }
+        (void) cudaEventRecord(cb->tune_end, cb->stream);
+        if (cudaEventSynchronize(cb->tune_end) != cudaSuccess
+            || cudaEventElapsedTime(&ms[i], cb->tune_begin, cb->tune_end)
+               != cudaSuccess)
+        {
+            return -1.0f;
+        }
+    }
+    for (int i = 1; i < GEMM_RUNS; i++) {
+        int  below = 0;
+        for (int j = 1; j < GEMM_RUNS; j++) {
+            below += ms[j] < ms[i] || (ms[j] <= ms[i] && j < i);
+        }
+        median = below == (GEMM_RUNS - 1) / 2 ? ms[i] : median;
+    }
+    return median;
+}
+
+/* Chooses an algorithm for a shape; false when there is none. */
+static bool
+gemm_choose(struct cuda_backend *cb, const struct cuda_gemm *g,
+            struct gemm_layouts *l, cublasLtMatmulAlgo_t *algo)
+{
+    cublasLtMatmulHeuristicResult_t  found[GEMM_CANDIDATES];
+    int    num = gemm_candidates(cb, l, found), best = -1;
+    bool   few = g->num > CUDA_DECODE_ROWS_MAX;
+    float  best_ms = 0.0f;
+    for (int i = 0; i < num && !(few && i == GEMM_FEW); i++) {
+        if (found[i].state != CUBLAS_STATUS_SUCCESS) {
+            continue;
+        }
+        if (!cb->tune || cb->recording != NULL || cb->failed) {
+            *algo = found[i].algo;
+            return true;
+        }
+        float  ms = gemm_time(cb, g, l, &found[i].algo);
+        if (ms >= 0.0f && (best < 0 || ms < best_ms)) {
+            best = i;
+            best_ms = ms;
+        }
+    }
+    if (best < 0) {
         return false;
     }
-    *algo = result.algo;
+    *algo = found[best].algo;
+    cb->tuned++;
     return true;
 }
 
@@ -156,28 +246,49 @@ key_hash(const struct cuda_gemm_key *key)
     return h ^ h >> 29;
 }
 
-/* The remembered plan of a shape, chosen now if it is new.  When all places a
- * shape may take are full, the first is given up. */
-static const struct cuda_gemm_plan *
-gemm_plan(struct cuda_backend *cb, const struct cuda_gemm *g,
-          struct gemm_layouts *l)
+/* Rows that share an algorithm: past the buckets of decode steps 2^n and
+ * 3 * 2^n. */
+static int64_t
+rows_bucket(int64_t num)
 {
-    struct cuda_gemm_key    key = { g->n, g->k, g->num, (int32_t) g->x_dtype,
-                                    (int32_t) g->y_dtype, g->bias != NULL, 1 };
-    uint64_t                at = key_hash(&key) % CUDA_GEMM_PLANS;
+    int64_t  rows = CUDA_DECODE_ROWS_MAX;
+    if (num <= rows) {
+        return cuda_graph_bucket((int) num);
+    }
+    while (rows < num && rows + rows / 2 < num) {
+        rows *= 2;
+    }
+    return rows < num ? rows + rows / 2 : rows;
+}
+
+/* Where a shape is remembered, or may be: when all places are taken, the first
+ * is given up. */
+struct cuda_gemm_plan *
+cuda_gemm_place(struct cuda_backend *cb, const struct cuda_gemm_key *key)
+{
+    uint64_t                at = key_hash(key) % CUDA_GEMM_PLANS;
     struct cuda_gemm_plan  *plan = &cb->plans[at];
     for (uint64_t i = 0; i < GEMM_PROBES; i++) {
         struct cuda_gemm_plan  *p = &cb->plans[(at + i) % CUDA_GEMM_PLANS];
-        if (memcmp(&p->key, &key, sizeof key) == 0) {
+        if (memcmp(&p->key, key, sizeof *key) == 0 || !p->key.used) {
             return p;
         }
-        if (!p->key.used) {
-            plan = p;
-            break;
-        }
     }
-    plan->key = key;
-    plan->found = gemm_choose(cb, l, &plan->algo);
+    return plan;
+}
+
+static struct cuda_gemm_plan *
+gemm_plan(struct cuda_backend *cb, const struct cuda_gemm *g,
+          struct gemm_layouts *l)
+{
+    struct cuda_gemm_key    key = { g->n, g->k, rows_bucket(g->num),
+                                    (int32_t) g->x_dtype,
+                                    (int32_t) g->y_dtype, g->bias != NULL, 1 };
+    struct cuda_gemm_plan  *plan = cuda_gemm_place(cb, &key);
+    if (memcmp(&plan->key, &key, sizeof key) != 0) {
+        plan->key = key;
+        plan->found = gemm_choose(cb, g, l, &plan->algo);
+    }
     return plan;
 }
 
@@ -192,7 +303,6 @@ bool
 cuda_gemm_run(struct cuda_backend *cb, const struct cuda_gemm *g)
 {
     struct gemm_layouts  l;
-    float                one = 1.0f, zero = 0.0f;
     if (cb->simple_kernels || g->x_dtype != g->w_dtype
         || !is_aligned(g->w, g->k, g->w_dtype)
         || !is_aligned(g->x, g->k, g->x_dtype)
@@ -201,14 +311,19 @@ cuda_gemm_run(struct cuda_backend *cb, const struct cuda_gemm *g)
     {
         return false;
     }
-    const struct cuda_gemm_plan  *plan = gemm_plan(cb, g, &l);
+    struct cuda_gemm_plan  *plan = gemm_plan(cb, g, &l);
     if (!plan->found) {
         return false;
     }
-    cuda_keep_status(cb, cublasLtMatmul(cb->lt, &l.op, &one, g->w, &l.w, g->x,
-                                        &l.x, &zero, g->y, &l.y, g->y, &l.y,
-                                        &plan->algo, cb->gemm_workspace,
-                                        CUDA_GEMM_WORKSPACE, cb->stream),
-                     "cublasLtMatmul");
+    cublasStatus_t  s = gemm_issue(cb, g, &l, &plan->algo);
+    if (s != CUBLAS_STATUS_SUCCESS) {
+        /* chosen for other rows of the bucket, or read from a file */
+        plan->found = gemm_choose(cb, g, &l, &plan->algo);
+        if (!plan->found) {
+            return false;
+        }
+        s = gemm_issue(cb, g, &l, &plan->algo);
+    }
+    cuda_keep_status(cb, s, "cublasLtMatmul");
     return true;
 }

@@ -7,6 +7,7 @@
  *   cuda_graph.c    recorded steps
  *   cuda_ops.c      the ops
  *   cuda_gemm.c     cuBLASLt
+ *   cuda_tune.c     its algorithms, kept in a file
  *   cuda_sample.c   token ids from logits
  *
  * Errors: CUDA's own are sticky.  The first one is kept by cuda_keep() and
@@ -32,6 +33,7 @@
 #define CUDA_COPIES_MAX        1024    /* block copies of one launch */
 #define CUDA_MODELS_MAX        32      /* model_ids with recorded steps */
 #define CUDA_GRAPHS_MAX        96
+#define CUDA_DECODE_ROWS_MAX   256     /* rows that buckets follow the graphs' */
 #define CUDA_SHARE_HEADS_MAX   16      /* kv heads that work lists of equal
                                           shares have room for */
 #define CUDA_BLOCK_SIZE_MIN    16      /* struct kv_cache */
@@ -132,6 +134,10 @@ struct cuda_backend {
     cublasLtHandle_t         lt;
     void                    *gemm_workspace;
     struct cuda_gemm_plan   *plans;      /* [CUDA_GEMM_PLANS] */
+    bool                     tune;       /* time what the heuristic proposes */
+    unsigned int             tuned, tuned_saved;   /* shapes timed, in file */
+    char                    *tune_path;  /* NULL: no file */
+    cudaEvent_t              tune_begin, tune_end;
 
     /* scratch, device */
     void                    *normed;     /* [max_num_batched_tokens,
@@ -227,6 +233,14 @@ struct cuda_gemm {
 
 int cuda_gemm_init(struct cuda_backend *cb, struct err *err);
 void cuda_gemm_destroy(struct cuda_backend *cb);
+struct cuda_gemm_plan *cuda_gemm_place(struct cuda_backend *cb,
+                                       const struct cuda_gemm_key *key);
+
+/* cuda_tune.c: reads the choices of earlier runs; writes them when there are
+ * new ones.  A file that cannot be used is as none. */
+void cuda_tune_load(struct cuda_backend *cb);
+void cuda_tune_save(struct cuda_backend *cb);
+
 /* False: cuBLASLt does not take these dtypes, sizes or addresses. */
 bool cuda_gemm_run(struct cuda_backend *cb, const struct cuda_gemm *g);
 

@@ -384,6 +384,7 @@ cuda_step_end(struct backend *be)
     check(cb->in_step);
     cuda_flush(cb);
     cuda_graph_end(cb);
+    cuda_tune_save(cb);
     if (cb->model != NULL) {
         cb->model->known = true;
     }
