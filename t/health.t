@@ -16,7 +16,7 @@ my $server = 'llm_health_timeout 1s;
     location = /llm { llm_status prometheus; }';
 
 my $n = LLM::Nginx->new(workers => 1, server => $server, main => 'env X;',
-    engines => { chat => 'start_delay 500;', late => 'start_delay 2500;' });
+    engines => { chat => 'start_delay 500;', late => 'start_delay 5000;' });
 $n->start;
 
 sub get_json {
@@ -59,7 +59,7 @@ is($r->{status}, 200, 'HEAD');
 is($n->get('/deep', method => 'POST', body => '{}')->{status}, 405, 'not POST');
 
 # The step thread hangs: the probe's time is over, for all who wait, and once.
-my $hang = $n->stream(hang => 'process', hang_ms => 3000);
+my $hang = $n->stream(hang => 'process', hang_ms => 4000);
 select undef, undef, undef, 0.2;
 my @wait = map { LLM::Nginx::Stream->new($n, LLM::Nginx::request_text('/deep/fresh')) } 1 .. 8;
 my $gone = LLM::Nginx::Stream->new($n, LLM::Nginx::request_text('/deep/fresh'));
