@@ -100,15 +100,26 @@ cpu_percent(const struct bench_client_stats *s)
            : 100 * (double) s->cpu_ns / (double) s->duration_ns;
 }
 
+/* Above 1 the server joins tokens, and ITL is the time between such chunks. */
+static double
+tokens_a_chunk(const struct bench_metrics *m)
+{
+    size_t  num_chunks = m->ms[BENCH_ITL].len + (size_t) m->completed;
+
+    return num_chunks == 0 ? 0 : (double) m->total_output / (double) num_chunks;
+}
+
 /* The measuring's own cost, so that nobody takes it for the server's. */
 static void
-print_client(const struct bench_client_stats *s)
+print_client(const struct bench_serve_run *r)
 {
-    double  seconds = (double) s->duration_ns * 1e-9;
+    const struct bench_client_stats  *s = r->stats;
+    double                            seconds = r->metrics.duration_s;
 
-    printf("Load generator: %.1f %% of one CPU core, %.0f events/s, longest "
-           "turn %.2f ms\n", cpu_percent(s), (double) s->num_events / seconds,
-           (double) s->longest_turn_ns * 1e-6);
+    printf("Load generator: %.1f %% of one CPU core, %.0f events/s, %.2f tokens "
+           "a chunk, longest turn %.2f ms\n", cpu_percent(s),
+           seconds > 0 ? (double) s->num_events / seconds : 0,
+           tokens_a_chunk(&r->metrics), (double) s->longest_turn_ns * 1e-6);
     if (cpu_percent(s) > CPU_BUSY_PERCENT) {
         printf("WARNING: the load generator was busy; latencies may be its "
                "own\n");
@@ -147,7 +158,7 @@ bench_serve_print(const struct bench_serve_run *r)
         }
     }
     title("", '=');
-    print_client(r->stats);
+    print_client(r);
     (void) fflush(stdout);
 }
 
@@ -247,12 +258,15 @@ put_metric(const struct bench_serve_run *r, enum bench_metric m, struct buf *b)
 }
 
 static void
-put_client(const struct bench_client_stats *s, struct buf *b)
+put_client(const struct bench_serve_run *r, struct buf *b)
 {
+    const struct bench_client_stats  *s = r->stats;
+
     bench_json_number(b, "client_cpu_percent", cpu_percent(s));
     bench_json_number(b, "client_longest_turn_ms",
                       (double) s->longest_turn_ns * 1e-6);
     bench_json_number(b, "client_events", (double) s->num_events);
+    bench_json_number(b, "tokens_per_chunk", tokens_a_chunk(&r->metrics));
     bench_json_name(b, "errors_by_kind");
     buf_append_lit(b, "{");
     for (int i = 0; i < s->num_kinds; i++) {
@@ -359,7 +373,7 @@ bench_serve_save(const struct bench_serve_run *r, struct err *err)
     for (int i = 0; i < BENCH_METRICS; i++) {
         put_metric(r, (enum bench_metric) i, &b);
     }
-    put_client(r->stats, &b);
+    put_client(r, &b);
     if (r->cli->save_detailed) {
         put_details(r, &b);
     }

@@ -36,7 +36,7 @@ def wait_for(what, seconds=10):
 
 
 class OwnNginx:
-    def __init__(self, listen, engine="mock", location="", http="", main=""):
+    def __init__(self, listen, engine="mock", location="", http="", main="", lines=None):
         subprocess.run(["make", "-s", "module", "mock-engine", "engine"], cwd=ROOT, check=True,
                        env={k: v for k, v in os.environ.items() if not k.startswith("MAKE")})
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="nginx-llm-own."))
@@ -49,6 +49,8 @@ class OwnNginx:
         program = "nginx-llm-mock-engine" if engine == "mock" else "nginx-llm-engine"
         model = "served_model_name mock;" if engine == "mock" \
             else f"model {ROOT}/models/demo; served_model_name demo; device cpu;"
+        if lines is not None:       # of the llm_engine block
+            model = lines
         listen = listen.replace("PORT2", str(self.port2)).replace("PORT", str(self.port))
         user = "user root;" if os.geteuid() == 0 else ""
         temp = "".join(f"{x}_temp_path {self.dir}/{x};" for x in
