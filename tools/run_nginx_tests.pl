@@ -22,7 +22,7 @@ use Getopt::Long;
 use IO::Socket::INET;
 use TAP::Parser;
 
-use constant FILE_SECONDS => 120;
+use constant FILE_SECONDS => $ENV{TEST_NGINX_FILE_SECONDS} || 120;
 
 chdir "$FindBin::Bin/.." or die "chdir: $!\n";
 my ($hup, $lib) = (0, 't/lib');

@@ -36,6 +36,11 @@ $(foreach t,$(UNIT_SRC),$(eval $(call unit_rule,$(t))))
 # The engine without a model that the module's tests drive.
 MOCK_OBJ := $(patsubst %,$(B)/obj/%.o,tools/llm_mock_engine tools/mock_cli tools/mock_plan tools/mock_reply \
               engine/supervise engine/supervise_owner engine/supervise_out)
+# ASAN_LOG: where tools/asan_nginx.sh wants the sanitizers' reports.
+ifdef ASAN_LOG
+MOCK_OBJ += $(B)/obj/tests/asan/asan_options.o
+CFLAGS_tests/asan/asan_options.c := '-DLLM_ASAN_LOG="$(ASAN_LOG)"'
+endif
 $(B)/nginx-llm-mock-engine: $(MOCK_OBJ) $(call libs_of,engine/server engine/base wire)
 	$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
 
@@ -61,13 +66,15 @@ test-e2e:               ## the openai SDK, httpx and curl against make run; T=-k
 	@$(TEST_ENV) tools/run_e2e.sh $(T)
 
 # ---- sanitizers, fuzzing, coverage --------------------------------------------
-.PHONY: asan tsan fuzz fuzz-program cover
+.PHONY: asan asan-nginx tsan fuzz fuzz-program cover
 asan:                   ## unit tests under address and undefined-behaviour sanitizers
 	@$(MAKE) CONFIG=asan test-unit
 # Address-space randomisation with many bits breaks gcc 12's ThreadSanitizer.
 tsan:                   ## unit tests under the thread sanitizer
 	@if setarch -R true 2>/dev/null; then setarch -R $(MAKE) CONFIG=tsan test-unit; \
 	 else $(MAKE) CONFIG=tsan test-unit; fi
+asan-nginx:             ## t/*.t with nginx itself, the module and the mock engine under sanitizers; T=t/stream.t
+	@BUILD=$(BUILD) tools/asan_nginx.sh $(T)
 fuzz:                   ## libFuzzer: F=json names tests/fuzz/fuzz_json.c, T=60 seconds
 	@test -n "$(F)" || { echo "usage: make fuzz F=NAME [T=60]; NAME is one of:" \
 	     $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c)); exit 2; }
