@@ -50,6 +50,8 @@ static ngx_int_t ngx_http_llm_process_claim(ngx_cycle_t *cycle,
     ngx_http_llm_engine_t *engine, ngx_http_llm_owner_t *owner);
 static void ngx_http_llm_process_previous(ngx_cycle_t *cycle,
     ngx_http_llm_engine_t *engine, u_char *path);
+static void ngx_http_llm_process_stay(ngx_cycle_t *cycle,
+    ngx_http_llm_engine_t *engine, ngx_http_llm_owner_t *owner);
 static void ngx_http_llm_process_change(ngx_cycle_t *cycle,
     ngx_http_llm_engine_t *engine, ngx_http_llm_owner_t *old);
 static void ngx_http_llm_process_correct(ngx_cycle_t *cycle,
@@ -492,6 +494,28 @@ ngx_http_llm_process_previous(ngx_cycle_t *cycle,
 
 
 /*
+ * The engine of this cycle is the one that an owner holds.  A copy of the path,
+ * for the record is gone before its cycle: with the next change of options, and
+ * in every worker before it connects.
+ */
+
+static void
+ngx_http_llm_process_stay(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine,
+    ngx_http_llm_owner_t *owner)
+{
+    ngx_str_t  src;
+
+    src.data = owner->path.data;
+    src.len = owner->path.len + 1;
+
+    engine->path.data = ngx_pstrdup(cycle->pool, &src);
+    engine->path.len = engine->path.data ? owner->path.len : 0;
+
+    (void) ngx_http_llm_process_claim(cycle, engine, owner);
+}
+
+
+/*
  * The options of an engine that serves have changed.  The new supervisor gets
  * the lifeline of the old one: it gives it up when its engine is ready.
  */
@@ -503,9 +527,7 @@ ngx_http_llm_process_change(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine,
     ngx_fd_t  fd;
 
     if (engine->reload == NGX_HTTP_LLM_RELOAD_KEEP) {
-        engine->path = old->path;
-
-        (void) ngx_http_llm_process_claim(cycle, engine, old);
+        ngx_http_llm_process_stay(cycle, engine, old);
 
         ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
                       "options of engine \"%V\" have changed; the running one "
@@ -524,9 +546,7 @@ ngx_http_llm_process_change(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine,
                       "options, the one with the old options goes on serving",
                       &engine->name);
 
-        engine->path = old->path;
-
-        (void) ngx_http_llm_process_claim(cycle, engine, old);
+        ngx_http_llm_process_stay(cycle, engine, old);
 
         return;
     }
