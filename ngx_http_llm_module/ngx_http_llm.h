@@ -613,6 +613,7 @@ void ngx_http_llm_output_lost_now(ngx_http_llm_ctx_t *ctx);
 /* _client.c */
 
 ngx_int_t ngx_http_llm_client_watch(ngx_http_llm_ctx_t *ctx);
+ngx_uint_t ngx_http_llm_client_taken(ngx_http_llm_ctx_t *ctx);
 void ngx_http_llm_client_cleanup(void *data);
 void ngx_http_llm_client_release(ngx_http_llm_ctx_t *ctx);
 void ngx_http_llm_client_timeout_handler(ngx_event_t *ev);

@@ -53,6 +53,35 @@ ngx_http_llm_client_watch(ngx_http_llm_ctx_t *ctx)
 }
 
 
+/*
+ * 1: nginx has taken the request elsewhere while the engine was at it, with
+ * post_action for a client that has left or after a failed filter.  What comes
+ * now belongs to nobody; only what it has cost is waited for.
+ */
+
+ngx_uint_t
+ngx_http_llm_client_taken(ngx_http_llm_ctx_t *ctx)
+{
+    if (ctx->lingering
+        || ngx_http_get_module_ctx(ctx->request, ngx_http_llm_module) == ctx)
+    {
+        return 0;
+    }
+
+    if (!ctx->finalized) {
+        ctx->finalized = 1;
+
+        if (ngx_http_llm_request_cancel(ctx, LLM_FINISH_CLIENT_ABORT)
+            != NGX_AGAIN)
+        {
+            ngx_http_llm_request_detach(ctx, LLM_FINISH_CLIENT_ABORT);
+        }
+    }
+
+    return 1;
+}
+
+
 /* the single place where a request that dies is cancelled */
 
 void
@@ -144,6 +173,11 @@ ngx_http_llm_client_timeout_handler(ngx_event_t *ev)
 
         ngx_http_llm_client_release(ctx);
         goto done;
+    }
+
+    if (ngx_http_llm_client_taken(ctx)) {
+        ngx_http_llm_request_detach(ctx, LLM_FINISH_CLIENT_ABORT);
+        return;
     }
 
     if (ctx->lost.status) {

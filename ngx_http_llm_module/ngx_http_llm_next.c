@@ -260,9 +260,21 @@ ngx_http_llm_request_lost(ngx_http_llm_ctx_t *ctx)
         goto done;
     }
 
+    /* the slots go with the session; nobody may point into them */
+
+    if (ngx_http_llm_client_taken(ctx)) {
+        ngx_http_llm_request_detach(ctx, LLM_FINISH_CLIENT_ABORT);
+        return;
+    }
+
     if (ctx->lost.status) {
         ngx_http_llm_output_lost_now(ctx);
         goto done;
+    }
+
+    if (ctx->finalized) {
+        ngx_http_llm_request_detach(ctx, ctx->finish);
+        return;
     }
 
     reason = (s->hung || s->suspect) ? NGX_HTTP_LLM_NEXT_TIMEOUT

@@ -333,6 +333,10 @@ ngx_http_llm_session_flush(ngx_http_llm_session_t *s)
         ngx_queue_remove(q);
         ctx->is_touched = 0;
 
+        if (ngx_http_llm_client_taken(ctx)) {
+            continue;
+        }
+
         c = ctx->request->connection;
 
         ngx_http_set_log_request(c->log, ctx->request);

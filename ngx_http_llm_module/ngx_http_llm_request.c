@@ -607,6 +607,11 @@ ngx_http_llm_session_push_waiting(ngx_http_llm_session_t *s)
             q = ngx_queue_head(&s->waiting);
             ctx = ngx_queue_data(q, ngx_http_llm_ctx_t, waiting);
 
+            if (ngx_http_llm_client_taken(ctx)) {
+                ngx_http_llm_request_detach(ctx, LLM_FINISH_CLIENT_ABORT);
+                continue;
+            }
+
             rc = ngx_http_llm_request_push(ctx);
 
             if (rc == NGX_AGAIN) {
