@@ -17,6 +17,10 @@ static char *ngx_http_llm_quota_zone_period(ngx_conf_t *cf,
 static char *ngx_http_llm_quota_zone_state(ngx_conf_t *cf,
     ngx_http_llm_main_conf_t *mcf, ngx_http_llm_limit_zone_t *zone,
     ngx_str_t *value);
+static ngx_int_t ngx_http_llm_limit_show(ngx_conf_t *cf,
+    ngx_http_llm_limit_zone_t *zone);
+static ngx_uint_t ngx_http_llm_limit_figures(void *data,
+    ngx_http_llm_status_figure_t *figures, ngx_uint_t max);
 static ngx_str_t *ngx_http_llm_limit_param(ngx_conf_t *cf, ngx_uint_t i,
     const char *name, ngx_str_t *value);
 static char *ngx_http_llm_limit_create(ngx_conf_t *cf, ngx_array_t **array,
@@ -231,6 +235,10 @@ ngx_http_llm_limit_zone_create(ngx_conf_t *cf, ngx_http_llm_main_conf_t *mcf,
     shm_zone->data = zone;
     zone->shm_zone = shm_zone;
 
+    if (ngx_http_llm_limit_show(cf, zone) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
     zones = ngx_array_push(&mcf->limit_zones);
     if (zones == NULL) {
         return NGX_CONF_ERROR;
@@ -240,6 +248,48 @@ ngx_http_llm_limit_zone_create(ngx_conf_t *cf, ngx_http_llm_main_conf_t *mcf,
     *zonep = zone;
 
     return NGX_CONF_OK;
+}
+
+
+/* of "llm_quota_zone" or "llm_limit_zone", by the directive's name */
+
+static ngx_int_t
+ngx_http_llm_limit_show(ngx_conf_t *cf, ngx_http_llm_limit_zone_t *zone)
+{
+    ngx_str_t  *value;
+
+    value = cf->args->elts;
+
+    return ngx_http_llm_status_add_zone(cf, value[0].data[4] == 'q' ? "quota"
+                                                                    : "limit",
+                                        &zone->shm_zone->shm.name,
+                                        ngx_http_llm_limit_figures, zone);
+}
+
+
+/* for llm_status; a zone that is full evicts the keys that were idle longest */
+
+static ngx_uint_t
+ngx_http_llm_limit_figures(void *data, ngx_http_llm_status_figure_t *figures,
+    ngx_uint_t max)
+{
+    ngx_http_llm_limit_zone_t *zone = data;
+
+    if (max < 2 || zone->shpool == NULL) {
+        return 0;
+    }
+
+    figures[0].name = "size_bytes";
+    figures[0].help = "Size of a zone.";
+    figures[0].value = (int64_t) zone->shm_zone->shm.size;
+    figures[0].counter = 0;
+
+    figures[1].name = "free_bytes";
+    figures[1].help = "Free pages of a zone.";
+    figures[1].value = (int64_t) (zone->shpool->pfree * ngx_pagesize);
+    figures[1].counter = 0;
+
+    return 2;
 }
 
 

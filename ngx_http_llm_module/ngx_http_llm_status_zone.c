@@ -22,8 +22,19 @@ ngx_int_t
 ngx_http_llm_status_add_zone(ngx_conf_t *cf, const char *kind,
     ngx_str_t *name, ngx_http_llm_status_zone_pt handler, void *data)
 {
+    size_t                       i;
     ngx_http_llm_main_conf_t    *mcf;
     ngx_http_llm_status_zone_t  *zone;
+
+    for (i = 0; i < name->len; i++) {
+        if (name->data[i] == '"' || name->data[i] == '\\'
+            || name->data[i] <= 0x20 || name->data[i] >= 0x7f)
+        {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid zone name \"%V\"", name);
+            return NGX_ERROR;
+        }
+    }
 
     mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_module);
 

@@ -24,7 +24,7 @@ sub then_status {
     return [$first, "GET /llm?format=" . ($format // 'prometheus')];
 }
 
-plan tests => 90;
+plan tests => 94;
 run_tests();
 
 __DATA__
@@ -343,7 +343,21 @@ qr/\[emerg\].* "llm_status_zone" takes a size of at least 256k, not "8k" in \S+:
 
 
 
-=== TEST 26: the smallest zone works
+=== TEST 26: zones of limits and quotas show their memory
+--- http_config
+    llm_limit_zone $remote_addr zone=tok:1m rate=1000t/s;
+    llm_quota_zone $remote_addr zone=day:256k period=1d;
+--- config
+    location = /llm { llm_status; }
+--- request eval
+["GET /llm", "GET /llm?format=json"]
+--- response_body_like eval
+[qr/(?s)TYPE nginx_llm_zone_size_bytes gauge\n.*zone_size_bytes\{kind="limit",zone="tok"\} 1048576\n.*zone_size_bytes\{kind="quota",zone="day"\} 262144\n.*zone_free_bytes\{kind="limit",zone="tok"\} \d{6,7}\n/,
+ qr/"zones":\[\{"kind":"limit","zone":"tok","size_bytes":1048576,"free_bytes":\d+\},\{"kind":"quota"/]
+
+
+
+=== TEST 27: the smallest zone works
 --- http_config
     llm_status_zone 256k;
 --- config
