@@ -53,6 +53,7 @@ static void ngx_http_llm_limit_expect(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_limit_reserve(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_reservation_t *res, ngx_http_llm_limit_use_t **refusing,
     ngx_http_llm_limit_view_t *view);
+static ngx_uint_t ngx_http_llm_limit_sweep(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_limit_take_locked(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_limit_use_t **refusing, ngx_http_llm_limit_view_t *view);
 static ngx_uint_t ngx_http_llm_limit_look_locked(ngx_http_llm_ctx_t *ctx,
@@ -102,6 +103,10 @@ ngx_http_llm_limit_check(ngx_http_llm_ctx_t *ctx)
     }
 
     refused = ngx_http_llm_limit_look_locked(ctx, 0, &refusing, &view);
+
+    if (refused && ngx_http_llm_limit_sweep(ctx)) {
+        refused = ngx_http_llm_limit_look_locked(ctx, 0, &refusing, &view);
+    }
 
     while (i--) {
         ngx_http_llm_limit_unlock(ctx->limits[i].zone);
@@ -378,7 +383,7 @@ ngx_http_llm_limit_reserve(ngx_http_llm_ctx_t *ctx,
     ngx_http_llm_limit_view_t *view)
 {
     ngx_int_t                  rc;
-    ngx_uint_t                 i, swept;
+    ngx_uint_t                 i;
     ngx_http_llm_limit_use_t  *use;
 
     for (i = 0; i < ctx->nlimits; i++) {
@@ -387,16 +392,8 @@ ngx_http_llm_limit_reserve(ngx_http_llm_ctx_t *ctx,
 
     rc = ngx_http_llm_limit_take_locked(ctx, refusing, view);
 
-    if (rc != NGX_OK) {
-        swept = 0;
-
-        for (i = 0; i < ctx->nlimits; i++) {
-            swept += ngx_http_llm_limit_sweep_locked(ctx->limits[i].zone);
-        }
-
-        if (swept) {
-            rc = ngx_http_llm_limit_take_locked(ctx, refusing, view);
-        }
+    if (rc != NGX_OK && ngx_http_llm_limit_sweep(ctx)) {
+        rc = ngx_http_llm_limit_take_locked(ctx, refusing, view);
     }
 
     if (rc == NGX_OK) {
@@ -417,6 +414,23 @@ ngx_http_llm_limit_reserve(ngx_http_llm_ctx_t *ctx,
     }
 
     return rc;
+}
+
+
+/* before a refusal: perhaps it is the dead who hold the tokens */
+
+static ngx_uint_t
+ngx_http_llm_limit_sweep(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_uint_t  i, n;
+
+    n = 0;
+
+    for (i = 0; i < ctx->nlimits; i++) {
+        n += ngx_http_llm_limit_sweep_locked(ctx->limits[i].zone);
+    }
+
+    return n;
 }
 
 
