@@ -1,9 +1,12 @@
 /* bench_engine.c - keeps an engine busy and times it. */
 #include "tools/bench_engine.h"
 
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "engine/app.h"
@@ -39,6 +42,8 @@ struct bench_run {
     struct detok         *detoks;
     struct buf            text;
     int                   num_submitted, num_ended;
+    sigset_t              signals;     /* that end a round early */
+    bool                  interrupted;
 };
 
 /* ---- set-up ------------------------------------------------------------- */
@@ -49,6 +54,11 @@ run_load(struct bench_run *r, struct err *err)
     char                path[4096];
 
     log_level = (enum log_level) log_level_parse(cli->log_level);
+    (void) sigemptyset(&r->signals);
+    (void) sigaddset(&r->signals, SIGINT);
+    (void) sigaddset(&r->signals, SIGTERM);
+    /* Before the engine's threads begin: they inherit it. */
+    (void) pthread_sigmask(SIG_BLOCK, &r->signals, NULL);
     buf_init(&r->text, TEXT_BYTES_MAX);
     if (cli->model != NULL && !cli->skip_tokenizer_init) {
         (void) snprintf(path, sizeof path, "%s/tokenizer.json", cli->model);
@@ -122,7 +132,8 @@ seq_request(struct bench_run *r, int i, int64_t now_ns)
         .gen_id = engine_next_id(r->app.engine), .user = s,
         .token_ids = s->token_ids, .num_prompt_tokens = p->num_ids,
         .token_cap = p->num_ids + p->output_len, .max_tokens = p->output_len,
-        .sampling = { .temperature = 1, .top_p = 1,
+        .sampling = { .temperature = (float) r->cli->engine_temperature,
+                      .top_p = 1,
                       .seed = (uint64_t) r->cli->engine.seed + (uint64_t) i },
         .arrival_ns = now_ns,
     };
@@ -186,7 +197,19 @@ run_check(const struct bench_run *r, struct err *err)
     return OK;
 }
 
-/* Runs all sequences to their end; *seconds is what that took. */
+/* A signal leaves the figures that there are. */
+static bool
+run_is_interrupted(struct bench_run *r)
+{
+    const struct timespec  now = { 0, 0 };
+
+    r->interrupted = r->interrupted
+                     || sigtimedwait(&r->signals, NULL, &now) > 0;
+    return r->interrupted;
+}
+
+/* Runs all sequences to their end, or until a signal comes; *seconds is what
+ * that took. */
 static int
 run_round(struct bench_run *r, struct bench_progress *progress,
           double *seconds, struct err *err)
@@ -204,7 +227,7 @@ run_round(struct bench_run *r, struct bench_progress *progress,
         }
     }
     int64_t  start_ns = clock_now_ns();
-    while (r->num_ended < r->data.num) {
+    while (r->num_ended < r->data.num && !run_is_interrupted(r)) {
         if (run_submit(r, err) == ERROR) {
             return ERROR;
         }
@@ -221,7 +244,7 @@ run_round(struct bench_run *r, struct bench_progress *progress,
         }
     }
     *seconds = (double) (clock_now_ns() - start_ns) * 1e-9;
-    return run_check(r, err);
+    return r->interrupted ? OK : run_check(r, err);
 }
 
 /* ---- latency ------------------------------------------------------------ */
@@ -283,12 +306,17 @@ bench_latency(struct bench_cli *cli, struct err *err)
     if (rc == OK) {
         rc = run_make_seqs(&r, err);
     }
-    for (int64_t i = -cli->num_iters_warmup; i < cli->num_iters && rc == OK; i++) {
+    for (int64_t i = -cli->num_iters_warmup; i < cli->num_iters && rc == OK
+         && !r.interrupted; i++)
+    {
         double  seconds = 0;
         rc = run_round(&r, NULL, &seconds, err);
-        if (i >= 0) {
+        if (i >= 0 && !r.interrupted) {
             bench_series_add(&latencies, seconds);
         }
+    }
+    if (rc == OK && latencies.len == 0) {
+        rc = err_set(err, "interrupted before the first counted round ended");
     }
     if (rc == OK) {
         rc = latency_report(cli, &latencies, err);
@@ -307,12 +335,17 @@ throughput_report(const struct bench_run *r, double seconds, struct err *err)
     int         rc = OK;
 
     for (int i = 0; i < r->data.num; i++) {
-        prompt += r->data.prompts[i].num_ids;
+        /* What has no output yet was not computed, or only in part. */
+        prompt += r->seqs[i].num_output > 0 ? r->data.prompts[i].num_ids : 0;
         output += r->seqs[i].num_output;
     }
     double  total = (double) (prompt + output);
+    if (r->interrupted) {
+        printf("Interrupted: %d of %d requests had ended; the figures are of "
+               "the time until then\n", r->num_ended, r->data.num);
+    }
     printf("Throughput: %.2f requests/s, %.2f total tokens/s, %.2f output "
-           "tokens/s\n", r->data.num / seconds, total / seconds,
+           "tokens/s\n", r->num_ended / seconds, total / seconds,
            (double) output / seconds);
     printf("Total num prompt tokens:  %lld\nTotal num output tokens:  %lld\n",
            (long long) prompt, (long long) output);
@@ -323,9 +356,9 @@ throughput_report(const struct bench_run *r, double seconds, struct err *err)
     buf_init(&b, JSON_BYTES_MAX);
     buf_append_lit(&b, "{");
     bench_json_number(&b, "elapsed_time", seconds);
-    bench_json_number(&b, "num_requests", r->data.num);
+    bench_json_number(&b, "num_requests", r->num_ended);
     bench_json_number(&b, "total_num_tokens", total);
-    bench_json_number(&b, "requests_per_second", r->data.num / seconds);
+    bench_json_number(&b, "requests_per_second", r->num_ended / seconds);
     bench_json_number(&b, "tokens_per_second", total / seconds);
     bench_json_number(&b, "output_tokens_per_second",
                       (double) output / seconds);

@@ -3,8 +3,9 @@
  * Model, backend and scheduler are put together by engine/app.c, as in
  * nginx-llm-engine and with its options; requests go in by engine_submit() and
  * come back by engine_events().  Nothing of HTTP, JSON or nginx is measured.
- * Sampling is vLLM's for these modes: temperature 1, top_p 1, no end of
- * sequence.  A model directory needs no tokenizer: prompts are token ids. */
+ * Sampling is vLLM's for these modes: --temperature 1, top_p 1, no end of
+ * sequence.  A model directory needs no tokenizer: prompts are token ids.
+ * SIGINT and SIGTERM end the run and leave the figures so far. */
 #ifndef LLM_TOOLS_BENCH_ENGINE_H
 #define LLM_TOOLS_BENCH_ENGINE_H
 

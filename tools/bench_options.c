@@ -24,6 +24,8 @@ static const struct option  latency_rows[] = {
       "write the figures there", 0, 0, NULL },
     { "disable-detokenize", OPTION_BOOL, F(disable_detokenize), "true", NULL,
       "do not turn the output into text", 0, 0, NULL },
+    { "temperature", OPTION_NUMBER, F(engine_temperature), "1", "X",
+      "0: always the likeliest token", 0, 2, NULL },
     END
 };
 
@@ -33,6 +35,8 @@ static const struct option  throughput_rows[] = {
     { "disable-detokenize", OPTION_BOOL, F(disable_detokenize), "false", NULL,
       "do not turn the output into text, which is part of the time if there "
       "is a tokenizer", 0, 0, NULL },
+    { "temperature", OPTION_NUMBER, F(engine_temperature), "1", "X",
+      "0: always the likeliest token", 0, 2, NULL },
     { "disable-tqdm", OPTION_BOOL, F(disable_tqdm), "false", NULL,
       "no progress", 0, 0, NULL },
     END

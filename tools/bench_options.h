@@ -28,6 +28,7 @@ struct bench_cli {
     /* latency and throughput */
     int64_t      batch_size, num_iters_warmup, num_iters;
     bool         disable_detokenize;
+    double       engine_temperature;
     const char  *output_json;
     /* serve */
     const char  *backend, *label, *base_url, *host, *endpoint;

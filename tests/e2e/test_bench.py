@@ -6,9 +6,11 @@ and loose upper ones, because the machine may be loaded.
 """
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import threading
+import time
 
 import httpx
 import pytest
@@ -343,6 +345,25 @@ def test_throughput_with_text_and_every_data_set(tmp_path):
     p = bench("throughput", "--model", DEMO, "--device", "cpu", "--num-prompts", 4,
               "--input-len", 9, "--output-len", 3000, code=1)
     assert "max_model_len" in p.stderr
+
+
+def test_a_signal_leaves_the_figures_so_far(tmp_path):
+    out = tmp_path / "throughput.json"
+    p = subprocess.Popen([str(BENCH), "throughput", "--model", str(DEMO), "--device", "cpu",
+                          "--num-prompts", "30000", "--random-input-len", "8",
+                          "--random-output-len", "8", "--output-json", str(out)],
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in p.stderr:
+        if "ready after" in line:
+            break
+    time.sleep(3)           # not what is waited for: whatever there is by then counts
+    p.send_signal(signal.SIGINT)
+    text, _ = p.communicate(timeout=60)
+    assert p.returncode == 0
+    assert text.startswith("Interrupted: ")
+    r = json.loads(out.read_text())
+    assert 0 < r["num_requests"] < 30000
+    assert r["tokens_per_second"] == pytest.approx(r["total_num_tokens"] / r["elapsed_time"])
 
 
 def test_an_engine_without_a_tokenizer_takes_token_ids_only(tmp_path):
