@@ -181,6 +181,7 @@ template <typename S> static __global__ void __launch_bounds__(TILE_THREADS)
 decode_kernel(struct attention_params p)
 {
     extern __shared__ uint4  smem_bytes[];
+    pdl_launch_next();
     pdl_wait();
     int  num_items = *p.num_items;
     for (int i = blockIdx.x; i < num_items; i += gridDim.x) {
@@ -188,7 +189,6 @@ decode_kernel(struct attention_params p)
         decode_item<S>(p, item, reinterpret_cast<typename S::T *>(smem_bytes));
         __syncthreads();                /* shared memory is free again */
     }
-    pdl_launch_next();
 }
 
 /* Columns of blocks that fill the GPU once: no more than there can be items. */

@@ -116,7 +116,10 @@ pdl_wait(void)
 #endif
 }
 
-/* The next kernel's blocks may start where there is room for them. */
+/* The next kernel's blocks may start where there is room for them, once every
+ * block of this one has begun.  First thing in a kernel: what the next one does
+ * before its own pdl_wait() (loading weights) then overlaps with all of this
+ * one, and pdl_wait() waits for its end in any case. */
 __device__ __forceinline__ void
 pdl_launch_next(void)
 {

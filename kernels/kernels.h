@@ -182,6 +182,9 @@ struct rope_params {
     int                  num, num_heads;
     int                  pdl;
 };
+int rope_wide_takes(const struct rope_params *p);      /* 16 bytes a lane: */
+cudaError_t rope_wide_launch(const struct rope_params *p,
+                             cudaStream_t stream);     /* the same, faster */
 cudaError_t rope_append_launch(const struct rope_params *p,
                                cudaStream_t stream);
 
