@@ -253,6 +253,44 @@ make_prefix_repetition(struct maker *m)
 }
 
 /* ---- sharegpt ----------------------------------------------------------- */
+/* The code unit of \uXXXX at p, -1: there is none. */
+static int
+escaped_unit(const char *p, const char *end)
+{
+    char   digits[5] = "";
+    char  *stop;
+
+    if (end - p < 6 || p[0] != '\\' || p[1] != 'u') {
+        return -1;
+    }
+    memcpy(digits, p + 2, 4);
+    int  unit = (int) strtol(digits, &stop, 16);
+    return stop == digits + 4 ? unit : -1;
+}
+
+/* Collected chats hold halves of emojis, which our reader refuses: each becomes
+ * U+FFFD, of the same length. */
+static void
+mend_surrogates(char *data, size_t len)
+{
+    const char  *end = data + len;
+
+    for (char *p = data; (p = memchr(p, '\\', (size_t) (end - p))) != NULL; ) {
+        int  unit = escaped_unit(p, end);
+        if (unit >= 0xd800 && unit < 0xdc00) {
+            int  low = escaped_unit(p + 6, end);
+            if (low >= 0xdc00 && low < 0xe000) {
+                p += 12;
+                continue;
+            }
+        }
+        if (unit >= 0xd800 && unit < 0xe000) {
+            memcpy(p, "\\ufffd", 6);
+        }
+        p += unit >= 0 ? 6 : end - p >= 2 ? 2 : 1;
+    }
+}
+
 static int
 read_file(struct maker *m, const char *path, struct str *out)
 {
@@ -274,6 +312,7 @@ read_file(struct maker *m, const char *path, struct str *out)
         return ERROR;
     }
     (void) fclose(f);
+    mend_surrogates(data, (size_t) len);
     *out = (struct str) { data, (size_t) len };
     return OK;
 }

@@ -5,6 +5,7 @@ Times have hard lower bounds, because a server that waits cannot answer sooner,
 and loose upper ones, because the machine may be loaded.
 """
 import json
+import os
 import shutil
 import signal
 import socket
@@ -25,7 +26,8 @@ METRICS = ("ttft", "tpot", "itl", "e2el")
 
 @pytest.fixture(scope="module", autouse=True)
 def program():
-    subprocess.run(["make", "-s", str(BENCH.relative_to(ROOT))], cwd=ROOT, check=True)
+    subprocess.run(["make", "-s", str(BENCH.relative_to(ROOT))], cwd=ROOT, check=True,
+                   env={k: v for k, v in os.environ.items() if not k.startswith("MAKE")})
 
 
 @pytest.fixture(scope="module")

@@ -219,6 +219,36 @@ sharegpt_keeps_fitting_conversations_and_fills_up_with_them(void **state)
     (void) unlink(path);
 }
 
+/* Python reads such files, and the known collections hold them. */
+static void
+halves_of_emojis_do_not_spoil_the_file(void **state)
+{
+    static const char  file[] =
+        "[{\"conversations\":[{\"value\":\"half \\ud83d and \\ude00, whole "
+        "\\ud83d\\ude00, no escape \\\\ud83d, end \\ud83d\"},"
+        "{\"value\":\"one two three four five\"}]}]";
+    struct fixture  f;
+    struct err      err = { 0 };
+    char            path[] = "/tmp/test_bench_dataset.XXXXXX";
+    int             fd = mkstemp(path);
+    (void) state;
+
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, file, sizeof file - 1), sizeof file - 1);
+    open_fixture(&f, "sharegpt", true);
+    f.cli.dataset_path = path;
+    f.cli.num_prompts = 1;
+    if (make(&f, &err) != OK) {
+        fail_msg("%s", err.message);
+    }
+    assert_true(str_eq(f.d.prompts[0].text,
+        STR("half \xef\xbf\xbd and \xef\xbf\xbd, whole \xf0\x9f\x98\x80, "
+            "no escape \\ud83d, end \xef\xbf\xbd")));
+    close_fixture(&f);
+    (void) close(fd);
+    (void) unlink(path);
+}
+
 int
 main(void)
 {
@@ -229,6 +259,7 @@ main(void)
         cmocka_unit_test(prefixes_are_shared_by_equally_many_prompts),
         cmocka_unit_test(
             sharegpt_keeps_fitting_conversations_and_fills_up_with_them),
+        cmocka_unit_test(halves_of_emojis_do_not_spoil_the_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
