@@ -117,6 +117,13 @@ app_log_memory(const struct app *app)
                app->max_num_seqs, app->max_num_batched_tokens);
 }
 
+static enum dtype
+app_kv_cache_dtype(const char *name)
+{
+    return strcmp(name, "auto") == 0 ? DTYPE_NONE
+           : strcmp(name, "bfloat16") == 0 ? DTYPE_BF16 : DTYPE_F8_E4M3;
+}
+
 static int
 app_open_model(struct app *app, struct err *err)
 {
@@ -138,8 +145,7 @@ app_open_model(struct app *app, struct err *err)
                                                               : LOAD_AUTO,
         .max_model_len = (int) cli->max_model_len,
         .block_size = (int) cli->block_size,
-        .kv_cache_dtype = strcmp(cli->kv_cache_dtype, "bfloat16") == 0
-                          ? DTYPE_BF16 : DTYPE_NONE,
+        .kv_cache_dtype = app_kv_cache_dtype(cli->kv_cache_dtype),
         .num_blocks = (int) cli->num_blocks_override,
         .kv_cache_bytes = (size_t) cli->kv_cache_memory_bytes,
         .gpu_memory_utilization = cli->gpu_memory_utilization,

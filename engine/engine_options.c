@@ -46,7 +46,8 @@ const struct option  engine_options_table[] = {
     { "block-size", OPTION_INT, F(block_size), "32", "N",
       "tokens a KV block: 16, 32 or 64", 16, 64, NULL },
     { "kv-cache-dtype", OPTION_CHOICE, F(kv_cache_dtype), "auto", NULL,
-      "auto: the model's", 0, 0, "auto|bfloat16" },
+      "auto: the model's; fp8: half the memory, with the checkpoint's k_scale "
+      "and v_scale", 0, 0, "auto|bfloat16|fp8|fp8_e4m3" },
     { "max-num-seqs", OPTION_INT, F(max_num_seqs), "0", "N",
       "sequences in one step; 0: 256 on a GPU, 128 on the CPU", 0, 4096, NULL },
     { "max-num-batched-tokens", OPTION_INT, F(max_num_batched_tokens), "0",

@@ -81,7 +81,7 @@ attention_simple_kernel(struct attention_params p)
     for (int i = 0; i < DIMS_MAX; i++) {
         int  d = lane + i * WARP;
         if (d < head_dim) {
-            out[d] = from_float<T>(o[i] / sum);
+            out[d] = from_float<T>(o[i] / sum * p.kv.v_scale);
         }
     }
 }

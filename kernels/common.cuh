@@ -6,6 +6,7 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_fp8.h>
 
 #define WARP  32
 
@@ -60,6 +61,9 @@ load_as(const void *p, enum kernel_dtype dtype, size_t i)
         return to_float(static_cast<const __nv_bfloat16 *>(p)[i]);
     case KERNEL_F16:
         return to_float(static_cast<const __half *>(p)[i]);
+    case KERNEL_F8_E4M3:
+        return __half2float(__half(__nv_cvt_fp8_to_halfraw(
+            static_cast<const __nv_fp8_storage_t *>(p)[i], __NV_E4M3)));
     default:
         return static_cast<const float *>(p)[i];
     }
@@ -74,6 +78,10 @@ store_as(void *p, enum kernel_dtype dtype, size_t i, float x)
         break;
     case KERNEL_F16:
         static_cast<__half *>(p)[i] = from_float<__half>(x);
+        break;
+    case KERNEL_F8_E4M3:
+        static_cast<__nv_fp8_storage_t *>(p)[i]
+            = __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3);
         break;
     default:
         static_cast<float *>(p)[i] = x;

@@ -23,7 +23,10 @@
 extern "C" {
 #endif
 
-enum kernel_dtype { KERNEL_F32 = 1, KERNEL_BF16, KERNEL_F16 };
+enum kernel_dtype {
+    KERNEL_F32 = 1, KERNEL_BF16, KERNEL_F16,
+    KERNEL_F8_E4M3                   /* struct kv_layer only */
+};
 
 #define KERNEL_HEAD_DIM_MAX    512   /* rope, simple attention */
 
@@ -162,6 +165,9 @@ struct kv_layer {
     enum kernel_dtype    dtype;
     int                  num_blocks, num_kv_heads, head_dim;
     int                  block_shift;     /* tokens a block = 1 << shift */
+    float                k_scale, v_scale;    /* F8_E4M3: what is stored is
+                                                 e4m3(k / k_scale), nearest even,
+                                                 cut at +-448; others: 1 */
 };
 
 /* Splits qkv [num, (num_heads + 2 * num_kv_heads) * head_dim], norms q and k
@@ -194,6 +200,9 @@ cudaError_t rope_append_launch(const struct rope_params *p,
  * maximum.  Keys that no row of an item sees are never read, so table entries
  * may be stale and blocks may hold NaN.
  *
+ * scale has kv.k_scale in it, the output is multiplied by kv.v_scale before it
+ * is rounded.
+ *
  * decode: the number of items is read on the device, so that a graph can hold
  * the launch; blocks of four warps, as many as fill the GPU once, take one
  * (item, kv head) after the other.  The query heads of the kv head are the rows
@@ -219,7 +228,7 @@ struct attention_params {
     struct kv_layer              kv;
     int                          num_heads;
     int                          window;
-    float                        scale;
+    float                        scale;      /* of q . k as stored */
     const int32_t               *positions;    /* [num_tokens], simple only */
     const int32_t               *row_table;    /* [num_tokens], simple only: as
                                                   item.table; negative: a row

@@ -24,8 +24,10 @@ copy_blocks_launch(const struct copy_params *p, cudaStream_t stream)
                static_cast<unsigned int>(p->num_planes));
     if (p->block_bytes % sizeof(uint4) == 0) {
         copy_blocks_kernel<uint4><<<grid, THREADS, 0, stream>>>(*p);
-    } else {
+    } else if (p->block_bytes % sizeof(uint16_t) == 0) {
         copy_blocks_kernel<uint16_t><<<grid, THREADS, 0, stream>>>(*p);
+    } else {
+        copy_blocks_kernel<char><<<grid, THREADS, 0, stream>>>(*p);
     }
     return cudaGetLastError();
 }

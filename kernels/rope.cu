@@ -53,6 +53,7 @@ rope_append_kernel(struct rope_params p)
     int     kv_head = is_v ? head - p.num_heads - num_kv : head - p.num_heads;
     size_t  at = is_q ? 0 : slot_offset(p.kv, slot, kv_head);
     void   *cache = is_v ? p.kv.v : p.kv.k;
+    float   scale = is_v ? p.kv.v_scale : p.kv.k_scale;
 #pragma unroll
     for (int i = 0; i < PAIRS_MAX; i++) {
         int    j = lane + i * WARP;
@@ -73,8 +74,8 @@ rope_append_kernel(struct rope_params p)
             x[j] = from_float<T>(u);
             x[j + half] = from_float<T>(v);
         } else {
-            store_as(cache, p.kv.dtype, at + j, u);
-            store_as(cache, p.kv.dtype, at + j + half, v);
+            store_as(cache, p.kv.dtype, at + j, __fdiv_rn(u, scale));
+            store_as(cache, p.kv.dtype, at + j + half, __fdiv_rn(v, scale));
         }
     }
 }

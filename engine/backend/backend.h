@@ -44,8 +44,15 @@
  * RoPE, P before P*V, the attention output, silu(gate) * up, the residual after
  * an addition; so does Hugging Face transformers, which also rounds silu(gate).
  * Inside an op nothing else is rounded, so a fused kernel and a chain of
- * kernels agree up to the order of summation.  With T = float32 round() does nothing.  Weights are
- * used in the dtype they have.
+ * kernels agree up to the order of summation.  With T = float32 round() does
+ * nothing.  Weights are used in the dtype they have.
+ *
+ * FP8 CACHE.  With a cache of DTYPE_F8_E4M3 each layer has a scale for K and one
+ * for V (struct kv_cache).  What is stored is e4m3(k' / k_scale) and e4m3(v /
+ * v_scale): the fp32 value divided in fp32, rounded once to nearest even, cut at
+ * +-448 (e4m3.h).  Stored values are used as they are: K's scale is a factor of
+ * the softmax scale, V's of the output, in fp32, so that nothing else is
+ * rounded.  P is rounded to T as ever.  NaN is stored and read as NaN.
  *
  * INVARIANCE.  What a row gets depends on that row's token, position and KV
  * alone: never on the other rows, their number, the split of a prompt into
@@ -152,14 +159,23 @@ enum step_action { STEP_ISSUE, STEP_REPLAY };
  * is the null block: filled with NaN, never written, never read by a correct
  * step.  See model/kv_pool.h, which owns the memory. */
 struct kv_cache {
-    enum dtype  dtype;           /* keys and values are rounded to it */
+    enum dtype  dtype;           /* keys and values are rounded to it; it may
+                                    be another than T */
     int         num_layers;
     int         num_blocks;      /* with the null block */
     int         block_size;      /* tokens: 16, 32 or 64 */
     int         num_kv_heads;
     int         head_dim;
     void       *data;            /* backend memory */
+    const float *scales;         /* host, [num_layers][2]: K's and V's, finite
+                                    and positive; F8_E4M3 only; NULL: all 1 */
 };
+
+static inline float
+kv_cache_scale(const struct kv_cache *kv, int layer_idx, int is_v)
+{
+    return kv->scales == NULL ? 1.0f : kv->scales[2 * layer_idx + is_v];
+}
 
 /* RMSNorm: round(x * rsqrt(mean(x^2) + eps) * weight), all in fp32. */
 struct norm {
@@ -187,7 +203,7 @@ struct linear_args {
  * rotates q and k (rotate-half form: element j pairs with j + head_dim/2),
  *     q'_j = q_j cos - q_{j+h} sin,  q'_{j+h} = q_{j+h} cos + q_j sin,
  * with cos/sin of the row's position; writes round(q') back over q, and k'
- * and v, rounded to the cache's dtype, to the row's slot.  The k and v parts
+ * and v, rounded to the cache's dtype (see FP8 CACHE), to the row's slot.  The k and v parts
  * of qkv are left undefined. */
 struct qk_norm_rope_append_args {
     struct tensor           qkv;      /* [cap, (A + 2 KVH) * head_dim], T */
@@ -205,7 +221,10 @@ struct qk_norm_rope_append_args {
  * appended.  A query at position p sees keys max(0, p - sliding_window + 1)
  * .. p; query head h reads kv head h / (num_heads / num_kv_heads).
  *     s_j = scale * (q . k_j),  p_j = exp(s_j - max s),
- *     out = round(sum_j round(p_j) v_j / sum_j p_j) */
+ *     out = round(sum_j round(p_j) v_j / sum_j p_j)
+ * and with an fp8 cache, k_j and v_j as stored,
+ *     s_j = (scale * k_scale) * (q . k_j),
+ *     out = round(sum_j round(p_j) v_j / sum_j p_j * v_scale) */
 struct attention_args {
     struct tensor           out;      /* [cap, num_heads * head_dim], T */
     struct tensor           qkv;      /* q part read */

@@ -13,7 +13,10 @@
 #define TENSOR_DIMS_MAX  4
 
 /* DTYPE_NONE is "not set" in options and "absent" in files. */
-enum dtype { DTYPE_NONE, DTYPE_F32, DTYPE_BF16, DTYPE_F16 };
+enum dtype {
+    DTYPE_NONE, DTYPE_F32, DTYPE_BF16, DTYPE_F16,
+    DTYPE_F8_E4M3       /* of a KV cache only: e4m3.h */
+};
 
 struct tensor {
     enum dtype  dtype;
@@ -31,13 +34,16 @@ dtype_bytes(enum dtype dtype)
     case DTYPE_BF16:
     case DTYPE_F16:
         return 2;
+    case DTYPE_F8_E4M3:
+        return 1;
     case DTYPE_NONE:
         break;
     }
     return 0;
 }
 
-/* Hugging Face's name: "float32", "bfloat16", "float16"; "none". */
+/* Hugging Face's name: "float32", "bfloat16", "float16", "float8_e4m3fn";
+ * "none". */
 static inline const char *
 dtype_name(enum dtype dtype)
 {
@@ -48,6 +54,8 @@ dtype_name(enum dtype dtype)
         return "bfloat16";
     case DTYPE_F16:
         return "float16";
+    case DTYPE_F8_E4M3:
+        return "float8_e4m3fn";
     case DTYPE_NONE:
         break;
     }

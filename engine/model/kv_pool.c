@@ -2,7 +2,7 @@
 #include "engine/model/kv_pool.h"
 #include "engine/base/check.h"
 
-/* 0xff bytes are NaN in float32, bfloat16 and float16. */
+/* 0xff bytes are NaN in every dtype. */
 #define KV_POISON_BYTE  0xff
 
 /* Bytes of one block in one layer, K or V alone. */
@@ -54,6 +54,7 @@ kv_pool_init(struct kv_pool *pool, struct backend *be,
         .block_size = o->block_size,
         .num_kv_heads = o->num_kv_heads,
         .head_dim = o->head_dim,
+        .scales = o->scales,
     };
     if (be->ops->alloc(be, bytes, &pool->cache.data, err) != OK) {
         return err_prefix(err, "KV cache of %d blocks", o->num_blocks);

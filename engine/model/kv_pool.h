@@ -33,6 +33,7 @@ struct kv_pool_options {
     int         head_dim;
     int         block_size;     /* 16, 32 or 64 */
     int         num_blocks;     /* with the null block, >= 2 */
+    const float *scales;        /* borrowed: see struct kv_cache */
 };
 
 /* Bytes of one block over all layers; 0 when the product overflows. */

@@ -8,6 +8,7 @@
 #include "engine/base/hash.h"
 #include "engine/base/log.h"
 #include "engine/model/forward.h"
+#include "engine/model/kv_scales.h"
 #include "engine/model/rope.h"
 
 #include <stdlib.h>
@@ -123,6 +124,19 @@ count_blocks(struct model *m, const struct model_options *o,
     return OK;
 }
 
+/* What an fp8 cache needs besides memory. */
+static int
+check_fp8(struct model *m, struct err *err)
+{
+    const struct model_config  *c = &m->config;
+    if (c->qkv_bias && !c->qk_norm) {
+        log_warn("fp8 KV cache: %s has biases on its keys and no norm, which "
+                 "make some channels large; such models (Qwen2, Qwen2.5) are "
+                 "known to lose much accuracy with it", c->architecture);
+    }
+    return kv_scales_complete(m->weights.kv_scales, c->num_hidden_layers, err);
+}
+
 /* One sequence of the longest length must fit; a number of blocks that was
  * asked for is taken as it is, and requests that cannot fit are refused. */
 static int
@@ -165,6 +179,12 @@ open_kv(struct model *m, const struct model_options *o, struct err *err)
         .block_size = m->block_size,
         .num_blocks = o->num_blocks,
     };
+    if (p.dtype == DTYPE_F8_E4M3) {
+        if (check_fp8(m, err) != OK) {
+            return ERROR;
+        }
+        p.scales = m->weights.kv_scales;
+    }
     size_t  block_bytes = kv_pool_block_bytes(&p);
     if (p.num_blocks == 0 && block_bytes != 0
         && count_blocks(m, o, block_bytes, &p.num_blocks, err) != OK)

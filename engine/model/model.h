@@ -41,7 +41,8 @@ struct model_options {
     uint64_t           dummy_seed;       /* LOAD_DUMMY */
     int                max_model_len;    /* 0: max_position_embeddings */
     int                block_size;       /* 0: KV_BLOCK_SIZE_DEFAULT */
-    enum dtype         kv_cache_dtype;   /* NONE: the model's dtype */
+    enum dtype         kv_cache_dtype;   /* NONE: the model's dtype; any
+                                            other goes with any model */
     int                num_blocks;       /* with the null block; 0: as many as
                                             kv_cache_bytes holds */
     size_t             kv_cache_bytes;   /* used when num_blocks is 0; 0 too:

@@ -6,6 +6,7 @@
 #include "engine/model/weights.h"
 #include "engine/base/check.h"
 #include "engine/base/log.h"
+#include "engine/model/kv_scales.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -299,7 +300,8 @@ load_all(struct source *s)
 
     w->num_layers = c->num_hidden_layers;
     w->layers = calloc((size_t) w->num_layers, sizeof *w->layers);
-    if (w->layers == NULL) {
+    w->kv_scales = calloc((size_t) w->num_layers, 2 * sizeof *w->kv_scales);
+    if (w->layers == NULL || w->kv_scales == NULL) {
         return err_set(s->err, "out of memory while loading weights");
     }
     if (load_linear(s, &embed, &w->embed_tokens) != OK) {
@@ -322,12 +324,15 @@ load_all(struct source *s)
     return load_linear(s, &head, &w->lm_head);
 }
 
-/* Leftovers every release of some models has. */
+/* Leftovers every release of some models has; scales of an attention in fp8
+ * arithmetic, which is not done here. */
 static bool
 is_known_leftover(const struct safetensors_entry *e)
 {
     return str_ends_with(e->name, STR("rotary_emb.inv_freq"))
-           || str_eq(e->name, STR("lm_head.weight"));
+           || str_eq(e->name, STR("lm_head.weight"))
+           || str_ends_with(e->name, STR(".q_scale"))
+           || str_ends_with(e->name, STR(".prob_scale"));
 }
 
 static void
@@ -370,6 +375,7 @@ weights_load_take(struct weights *w, struct backend *be,
                    "and computed so", dtype_name(cfg->dtype),
                    dtype_name(w->dtype));
     }
+    kv_scales_find(w->kv_scales, w->num_layers, files);
     count_unused(w);
     if (!be->ops->borrows_weights) {
         safetensors_close(w->files);
@@ -429,6 +435,7 @@ weights_destroy(struct weights *w)
         }
     }
     free(w->layers);
+    free(w->kv_scales);
     if (w->lm_head != w->embed_tokens) {
         be->ops->weight_destroy(be, w->lm_head);
     }

@@ -40,6 +40,8 @@ struct weights {
     struct weight         *norm;           /* [H] */
     struct weight         *lm_head;        /* [V, H]; == embed_tokens: tied */
     struct layer_weights  *layers;         /* [num_layers] */
+    float                 *kv_scales;      /* [num_layers][2], as kv_scales.h
+                                              finds them; zeros: none */
 };
 
 /* Takes `files` in every case, also on ERROR (weights_destroy() closes it). */

@@ -40,7 +40,7 @@ static struct kv_cache
 kv_of(const struct cache_case *c, void *data)
 {
     return (struct kv_cache) { c->kv_dtype, 2, c->num_blocks, c->block_size,
-                               c->kv_heads, c->head_dim, data };
+                               c->kv_heads, c->head_dim, data, NULL };
 }
 
 /* Row of host_cache of layer 1. */

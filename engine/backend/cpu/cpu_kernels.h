@@ -51,7 +51,8 @@ struct cpu_attention {
     int            key_end;      /* one past the last */
     enum dtype     kv_dtype;
     enum dtype     dtype;        /* P is rounded to it */
-    float          scale;
+    float          scale;        /* of the scores */
+    float          out_scale;    /* of the output */
     float         *scores;       /* [num_heads, scores_stride] */
     int64_t        scores_stride;  /* >= cpu_pad(key_end - key_begin) */
     float         *tile;         /* [CPU_KEYS_PER_TILE, cpu_pad(head_dim)] */

@@ -332,6 +332,24 @@ struct rope_job {
     const struct qk_norm_rope_append_args  *args;
 };
 
+/* A head of k or v, in x, to the row's slot. */
+static void
+append_head(const struct rope_job *job, int is_v, int kv_head, int32_t slot,
+            float *x)
+{
+    const struct kv_cache  *kv = job->args->kv;
+    char                   *base = kv_at(kv, job->args->layer_idx, is_v,
+                                         kv_head);
+    if (kv->dtype == DTYPE_F8_E4M3) {
+        float  scale = kv_cache_scale(kv, job->args->layer_idx, is_v);
+        for (int j = 0; j < kv->head_dim; j++) {
+            x[j] /= scale;
+        }
+    }
+    job->cb->kernels->narrow(kv_slot(kv, base, slot), kv->dtype, x,
+                             kv->head_dim);
+}
+
 /* One head in fp32: norm (rounded), then the rotation (not rounded). */
 static void
 rope_head(struct rope_job *job, const struct norm *norm, const float *cos_sin,
@@ -381,15 +399,13 @@ rope_row(void *data, int row, int worker_idx)
     for (int h = 0; h < kv->num_kv_heads; h++) {
         int64_t      k_col = (int64_t) (a->num_heads + h) * head_dim;
         int64_t      v_col = k_col + (int64_t) kv->num_kv_heads * head_dim;
-        char        *k = kv_at(kv, a->layer_idx, 0, h);
-        char        *v = kv_at(kv, a->layer_idx, 1, h);
         kernels->widen(s->q, row_at(&a->qkv, row, k_col), a->qkv.dtype,
                        head_dim);
         rope_head(job, &a->k_norm, cos_sin, s);
-        kernels->narrow(kv_slot(kv, k, slot), kv->dtype, s->q, head_dim);
+        append_head(job, 0, h, slot, s->q);
         kernels->widen(s->q, row_at(&a->qkv, row, v_col), a->qkv.dtype,
                        head_dim);
-        kernels->narrow(kv_slot(kv, v, slot), kv->dtype, s->q, head_dim);
+        append_head(job, 1, h, slot, s->q);
     }
 }
 
@@ -447,7 +463,8 @@ attention_item(void *data, int item_idx, int worker_idx)
         .key_end = position + 1,
         .kv_dtype = kv->dtype,
         .dtype = a->out.dtype,
-        .scale = a->scale,
+        .scale = a->scale * kv_cache_scale(kv, a->layer_idx, 0),
+        .out_scale = kv_cache_scale(kv, a->layer_idx, 1),
         .scores = s->scores,
         .scores_stride = cb->scores_stride,
         .tile = s->tile,

@@ -55,6 +55,28 @@ v16_load_f16(const uint16_t *p)
     };
 }
 
+/* Eight codes, one in each 16 bits.  Exponent and fraction stand in binary16 as
+ * they are, with another bias: 2^8 times too small, subnormals too. */
+static inline __m256
+v16_widen_e4m3(__m128i x)
+{
+    __m128i  magnitude = _mm_and_si128(x, _mm_set1_epi16(0x7f));
+    __m128i  is_nan = _mm_cmpeq_epi16(magnitude, _mm_set1_epi16(0x7f));
+    __m128i  half = _mm_blendv_epi8(_mm_slli_epi16(magnitude, 7),
+                                    _mm_set1_epi16(0x7e00), is_nan);
+    __m128i  sign = _mm_slli_epi16(_mm_srli_epi16(x, 7), 15);
+    return _mm256_mul_ps(_mm256_cvtph_ps(_mm_or_si128(half, sign)),
+                         _mm256_set1_ps(256.0f));
+}
+
+static inline v16
+v16_load_e4m3(const uint8_t *p)
+{
+    __m256i  x = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *) p));
+    return (v16) { v16_widen_e4m3(_mm256_castsi256_si128(x)),
+                   v16_widen_e4m3(_mm256_extracti128_si256(x, 1)) };
+}
+
 static inline __m256i
 v16_round_bf16(__m256 x)
 {

@@ -44,6 +44,21 @@ v16_load_f16(const uint16_t *p)
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) p));
 }
 
+/* Exponent and fraction stand in binary16 as they are, with another bias: 2^8
+ * times too small, subnormals too. */
+static inline v16
+v16_load_e4m3(const uint8_t *p)
+{
+    __m256i  x = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *) p));
+    __m256i  magnitude = _mm256_and_si256(x, _mm256_set1_epi16(0x7f));
+    __m256i  is_nan = _mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x7f));
+    __m256i  half = _mm256_blendv_epi8(_mm256_slli_epi16(magnitude, 7),
+                                       _mm256_set1_epi16(0x7e00), is_nan);
+    __m256i  sign = _mm256_slli_epi16(_mm256_srli_epi16(x, 7), 15);
+    return _mm512_mul_ps(_mm512_cvtph_ps(_mm256_or_si256(half, sign)),
+                         _mm512_set1_ps(256.0f));
+}
+
 static inline void
 v16_store_bf16(uint16_t *p, v16 a)
 {

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#include "engine/backend/e4m3.h"
 
 #define V16_NAME        "plain"
 #define V16_BLOCK_ROWS  1    /* weight rows per register block */
@@ -82,6 +83,12 @@ static inline v16
 v16_load_f16(const uint16_t *p)
 {
     V16_EACH(v16_half_float(p[i]));
+}
+
+static inline v16
+v16_load_e4m3(const uint8_t *p)
+{
+    V16_EACH(e4m3_to_float(p[i]));
 }
 
 static inline void

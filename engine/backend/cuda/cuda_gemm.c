@@ -33,6 +33,7 @@ gemm_type(enum dtype dtype)
     case DTYPE_F16:
         return CUDA_R_16F;
     case DTYPE_F32:
+    case DTYPE_F8_E4M3:
     case DTYPE_NONE:
         break;
     }

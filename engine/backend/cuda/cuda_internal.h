@@ -261,7 +261,8 @@ cuda_kernel_dtype(enum dtype dtype)
 {
     _Static_assert((int) KERNEL_F32 == (int) DTYPE_F32
                    && (int) KERNEL_BF16 == (int) DTYPE_BF16
-                   && (int) KERNEL_F16 == (int) DTYPE_F16,
+                   && (int) KERNEL_F16 == (int) DTYPE_F16
+                   && (int) KERNEL_F8_E4M3 == (int) DTYPE_F8_E4M3,
                    "kernels.h and tensor.h count dtypes alike");
     return (enum kernel_dtype) dtype;
 }

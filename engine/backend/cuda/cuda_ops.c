@@ -313,7 +313,9 @@ kv_layer_of(const struct kv_cache *kv, int layer_idx)
     return (struct kv_layer) {
         .k = k, .v = k + plane, .dtype = cuda_kernel_dtype(kv->dtype),
         .num_blocks = kv->num_blocks, .num_kv_heads = kv->num_kv_heads,
-        .head_dim = kv->head_dim, .block_shift = block_shift(kv) };
+        .head_dim = kv->head_dim, .block_shift = block_shift(kv),
+        .k_scale = kv_cache_scale(kv, layer_idx, 0),
+        .v_scale = kv_cache_scale(kv, layer_idx, 1) };
 }
 
 static const float *
@@ -384,7 +386,8 @@ cuda_attention(struct backend *be, const struct attention_args *args)
         .qkv_stride = args->qkv.shape[1],
         .dtype = cuda_kernel_dtype(args->out.dtype),
         .kv = kv_layer_of(kv, args->layer_idx), .num_heads = args->num_heads,
-        .window = args->sliding_window, .scale = args->scale,
+        .window = args->sliding_window,
+        .scale = args->scale * kv_cache_scale(kv, args->layer_idx, 0),
         .positions = cb->dev.positions, .row_table = cb->dev.row_table,
         .block_tables = cb->dev.block_tables, .num_items = cb->dev.num_decode,
         .decode_items = cb->dev.shared, .decode_first = cb->dev.shared_first,

@@ -125,7 +125,7 @@ pop_events(struct engine *e)
 
 /* Runs the scenario; out[OUTPUT_LEN] are the tokens of the one prompt. */
 static void
-run_scenario(const char *dir, const struct scenario *sc,
+run_scenario(const char *dir, enum dtype kv_dtype, const struct scenario *sc,
              const struct pace *pace, const struct sampling_params *sampling,
              int32_t *out)
 {
@@ -140,7 +140,7 @@ run_scenario(const char *dir, const struct scenario *sc,
         late_backend_attach(&late, be);
     }
     if (model_open(&m, &(struct model_options) {
-            .path = dir, .block_size = BLOCK_SIZE,
+            .path = dir, .block_size = BLOCK_SIZE, .kv_cache_dtype = kv_dtype,
             .num_blocks = sc->num_blocks, .max_model_len = TOKENS_MAX,
             .max_num_batched_tokens = sc->max_num_batched_tokens,
             .max_num_seqs = sc->max_num_seqs }, be, &err) != OK
@@ -187,12 +187,13 @@ run_scenario(const char *dir, const struct scenario *sc,
 }
 
 static void
-assert_same_everywhere(const char *dir, const struct sampling_params *sampling)
+assert_same_everywhere(const char *dir, enum dtype kv_dtype,
+                       const struct sampling_params *sampling, int32_t *alone)
 {
-    int32_t  alone[OUTPUT_LEN], tokens[OUTPUT_LEN];
+    int32_t  tokens[OUTPUT_LEN];
     int      num_distinct = 0;
 
-    run_scenario(dir, &scenarios[0], &paces[0], sampling, alone);
+    run_scenario(dir, kv_dtype, &scenarios[0], &paces[0], sampling, alone);
     for (int i = 1; i < OUTPUT_LEN; i++) {
         num_distinct += alone[i] != alone[i - 1];
     }
@@ -200,11 +201,13 @@ assert_same_everywhere(const char *dir, const struct sampling_params *sampling)
     assert_true(num_distinct > 3 || sampling->temperature == 0.0f);
     for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++) {
         for (size_t j = 0; j < sizeof paces / sizeof *paces; j++) {
-            run_scenario(dir, &scenarios[i], &paces[j], sampling, tokens);
+            run_scenario(dir, kv_dtype, &scenarios[i], &paces[j], sampling,
+                         tokens);
             for (int k = 0; k < OUTPUT_LEN; k++) {
                 if (tokens[k] != alone[k]) {
-                    fail_msg("%s, %s, %s, temperature %g: token %d is %d, "
-                             "alone %d", dir, scenarios[i].name,
+                    fail_msg("%s, cache %s, %s, %s, temperature %g: token %d "
+                             "is %d, alone %d", dir, dtype_name(kv_dtype),
+                             scenarios[i].name,
                              paces[j].name, (double) sampling->temperature, k,
                              tokens[k], alone[k]);
                 }
@@ -227,10 +230,34 @@ tokens_are_the_same_alone_batched_chunked_preempted_and_parked(void **state)
     static const struct sampling_params  greedy = { .top_p = 1.0f };
     static const struct sampling_params  seeded = { 0.9f, 0.9f, 0.01f, 50, 4 };
 
+    int32_t  tokens[OUTPUT_LEN];
     for (size_t i = 0; i < sizeof dirs / sizeof *dirs; i++) {
-        assert_same_everywhere(dirs[i], &greedy);
-        assert_same_everywhere(dirs[i], &seeded);
+        assert_same_everywhere(dirs[i], DTYPE_NONE, &greedy, tokens);
+        assert_same_everywhere(dirs[i], DTYPE_NONE, &seeded, tokens);
     }
+}
+
+/* An fp8 cache rounds harder, but as blindly. */
+static void
+tokens_are_the_same_everywhere_with_an_fp8_cache(void **state)
+{
+    (void) state;
+    static const char *const  dirs[] = {
+        "tests/model/golden/qwen2-f32-group7",
+        "tests/model/golden/qwen3-bf16",
+        "tests/model/golden/mistral-bf16-window",
+    };
+    static const struct sampling_params  seeded = { 0.9f, 0.9f, 0.01f, 50, 4 };
+    int32_t  fp8[OUTPUT_LEN], wide[OUTPUT_LEN];
+    int      num_differ = 0;
+
+    for (size_t i = 0; i < sizeof dirs / sizeof *dirs; i++) {
+        assert_same_everywhere(dirs[i], DTYPE_F8_E4M3, &seeded, fp8);
+        run_scenario(dirs[i], DTYPE_NONE, &scenarios[0], &paces[0], &seeded,
+                     wide);
+        num_differ += memcmp(fp8, wide, sizeof fp8) != 0;
+    }
+    assert_true(num_differ > 0);           /* it was used */
 }
 
 int
@@ -239,6 +266,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(
             tokens_are_the_same_alone_batched_chunked_preempted_and_parked),
+        cmocka_unit_test(tokens_are_the_same_everywhere_with_an_fp8_cache),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

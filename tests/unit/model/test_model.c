@@ -185,6 +185,42 @@ test_kv_blocks_follow_from_bytes(void **state)
     model_close(m);
 }
 
+static const float *one_step(struct model *m);
+
+static void
+test_an_fp8_cache_has_twice_the_blocks_and_nearly_the_logits(void **state)
+{
+    static const char *const  dirs[] = { GOLDEN "qwen3-bf16",
+                                         GOLDEN "llama-f16-shards",
+                                         GOLDEN "qwen2-f32-window" };
+    (void) state;
+    for (int i = 0; i < 3; i++) {
+        struct model         *m;
+        struct err            err = { 0 };
+        float                 wide[131];
+        double                diff = 0.0, size = 0.0;
+        struct model_options  o = options(dirs[i]);
+        o.num_blocks = 0;
+        o.kv_cache_bytes = 1 << 20;
+        assert_int_equal(model_open(&m, &o, be, &err), OK);
+        size_t  block_bytes = m->kv.block_bytes / dtype_bytes(m->dtype);
+        memcpy(wide, one_step(m), sizeof wide);
+        model_close(m);
+        o.kv_cache_dtype = DTYPE_F8_E4M3;
+        assert_int_equal(model_open(&m, &o, be, &err), OK);
+        assert_int_equal(m->kv.block_bytes, block_bytes);
+        assert_int_equal(m->kv.cache.num_blocks, (1 << 20) / block_bytes);
+        assert_true(m->kv.cache.scales[0] == 1.0f);
+        const float  *logits = one_step(m);
+        for (int j = 0; j < 131; j++) {
+            diff += pow((double) (logits[j] - wide[j]), 2.0);
+            size += pow((double) wide[j], 2.0);
+        }
+        assert_true(diff > 0.0 && diff < 0.01 * size);
+        model_close(m);
+    }
+}
+
 /* One step of 3 tokens; the logits of the last. */
 static const float *
 one_step(struct model *m)
@@ -254,6 +290,8 @@ main(void)
         cmocka_unit_test(test_weights_that_do_not_fit_the_config_are_refused),
         cmocka_unit_test(test_options_out_of_range_are_refused),
         cmocka_unit_test(test_kv_blocks_follow_from_bytes),
+        cmocka_unit_test(
+            test_an_fp8_cache_has_twice_the_blocks_and_nearly_the_logits),
         cmocka_unit_test(test_random_weights_give_finite_and_repeatable_logits),
         cmocka_unit_test(test_two_models_share_one_backend),
     };

@@ -16,6 +16,7 @@
 
 #include "engine/backend/cpu/backend_cpu.h"
 #include "engine/backend/cpu/cpu_kernels.h"
+#include "engine/backend/e4m3.h"
 
 #define SEED      20261123u
 #define K_MAX     700
@@ -108,6 +109,38 @@ test_all_16_bit_values_widen_alike_and_exactly(void **state)
         double  x = e == 0 ? ldexp(f, -24) : ldexp(1024 + f, e - 25);
         assert_true((double) want[i] == x);
         assert_true((double) want[i | 0x8000] == -x);
+    }
+}
+
+/* test_e4m3.c has the values. */
+static void
+test_all_8_bit_values_widen_alike(void **state)
+{
+    const struct cpu_kernels  *all[3];
+    int                        num = all_kernels(all);
+    uint8_t                    in[256 + CPU_LANES];
+    float                      want[256 + CPU_LANES], got[256 + CPU_LANES];
+    (void) state;
+    for (int i = 0; i < 256; i++) {
+        in[i] = (uint8_t) i;
+    }
+    for (int n = 241; n <= 256; n++) {         /* every length of the tail */
+        memset(want, 0xff, sizeof want);
+        cpu_kernels_plain.widen(want, in, DTYPE_F8_E4M3, n);
+        for (int i = 0; i < n; i++) {
+            float  x = e4m3_to_float(in[i]);
+            assert_memory_equal(&want[i], &x, sizeof x);
+        }
+        for (int i = 0; i < num; i++) {
+            memset(got, 0xff, sizeof got);
+            all[i]->widen(got, in, DTYPE_F8_E4M3, n);
+            assert_memory_equal(got, want, sizeof want);
+            all[i]->narrow(in, DTYPE_F8_E4M3, got, n);
+            assert_int_equal(in[255], n < 256 ? 255 : 0x7f);
+            in[255] = 255;
+            assert_int_equal(in[127], 0x7f);
+            assert_int_equal(in[200], 200);
+        }
     }
 }
 
@@ -463,13 +496,19 @@ attn_fill(struct attn_case *c, int round)
         .head_dim = dims[random_bits() % 6], .k = c->k, .v = c->v,
         .block_table = c->table, .block_size = 16,
         .key_begin = (int) (random_bits() % (uint32_t) keys) * (round % 2),
-        .key_end = keys, .kv_dtype = (enum dtype) (DTYPE_F32 + round % 3),
+        .key_end = keys, .kv_dtype = (enum dtype) (DTYPE_F32 + round % 4),
         .scores = c->scores, .scores_stride = KEYS_MAX + CPU_LANES,
         .tile = c->tile, .out = c->out,
     };
     size_t  elems = (size_t) 16 * (size_t) a.head_dim;
     a.dtype = a.kv_dtype;
     a.scale = 1.0f / sqrtf((float) a.head_dim);
+    a.out_scale = 1.0f;
+    if (a.kv_dtype == DTYPE_F8_E4M3) {
+        a.dtype = (enum dtype) (DTYPE_F32 + round / 4 % 3);
+        a.scale *= 1.25f;
+        a.out_scale = 0.75f;
+    }
     a.block_stride = (int64_t) (elems * dtype_bytes(a.kv_dtype));
     memset(c->q, 0, sizeof c->q);
     for (int h = 0; h < a.num_heads; h++) {
@@ -524,6 +563,7 @@ attn_check_reference(const struct cpu_attention *a)
             for (int key = a->key_begin; key < a->key_end; key++) {
                 o += p[key] / sum * attn_kv(a, a->v, key, d);
             }
+            o *= (double) a->out_scale;
             double  got = (double) a->out[h * cpu_pad(a->head_dim) + d];
             assert_true(fabs(got - o) <= bound);
         }
@@ -547,7 +587,7 @@ test_attention_is_within_its_bound_and_equals_the_twin(void **state)
         memset(c->tile, 0xff, sizeof c->tile);
         cpu_kernels_plain.attention(&a);
         memcpy(c->want, c->out, bytes);
-        if (round % 6 == 0) {
+        if (round % 7 == 0) {
             attn_check_reference(&a);
         }
         for (int i = 1; i < num; i++) {
@@ -565,10 +605,17 @@ test_attention_over_a_poisoned_block_is_nan(void **state)
     struct attn_case  *c = malloc(sizeof *c);
     (void) state;
     rng = SEED;
-    struct cpu_attention  a = attn_fill(c, 0);
-    c->table[0] = 0;
-    best_kernels()->attention(&a);
-    assert_true(isnan(c->out[0]));
+    for (int round = 0; round < 4; round++) {       /* every cache dtype */
+        struct cpu_attention  a = attn_fill(c, 2 * round);
+        c->table[0] = 0;
+        a.key_begin = 0;
+        best_kernels()->attention(&a);
+        assert_true(isnan(c->out[0]));
+        a = attn_fill(c, 2 * round + 1);
+        c->table[a.key_begin / 16] = 0;
+        best_kernels()->attention(&a);
+        assert_true(isnan(c->out[0]));
+    }
     free(c);
 }
 
@@ -577,6 +624,7 @@ main(void)
 {
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(test_all_16_bit_values_widen_alike_and_exactly),
+        cmocka_unit_test(test_all_8_bit_values_widen_alike),
         cmocka_unit_test(test_narrow_rounds_to_nearest_even),
         cmocka_unit_test(test_nan_and_infinity_survive_narrowing),
         cmocka_unit_test(test_dot_is_within_its_bound_and_equals_the_twin),
