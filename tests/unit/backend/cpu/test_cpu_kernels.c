@@ -415,7 +415,7 @@ test_silu_mul_follows_float64_and_the_twin(void **state)
     (void) state;
     rng = SEED;
     for (int n = 1; n < 70; n++) {
-        float  gate[70], up[70], want[70], got[70];
+        float  gate[70] = { 0 }, up[70], want[70], got[70];
         for (int i = 0; i < n; i++) {
             gate[i] = random_float() * (i % 3 == 0 ? 100.0f : 5.0f);
             up[i] = random_float() * 3.0f;
