@@ -601,6 +601,7 @@ ngx_int_t ngx_http_llm_engine_variable(ngx_http_request_t *r,
 
 ngx_int_t ngx_http_llm_output_append(ngx_http_llm_ctx_t *ctx,
     const u_char *data, size_t len);
+void ngx_http_llm_output_drop(ngx_http_llm_ctx_t *ctx);
 void ngx_http_llm_output_records(ngx_http_llm_ctx_t *ctx);
 void ngx_http_llm_write_handler(ngx_http_request_t *r);
 void ngx_http_llm_output_lost(ngx_http_llm_ctx_t *ctx, ngx_uint_t status,

@@ -113,6 +113,23 @@ ngx_http_llm_output_buf(ngx_http_llm_ctx_t *ctx, size_t size)
 }
 
 
+/* what waits is not for the client any more */
+
+void
+ngx_http_llm_output_drop(ngx_http_llm_ctx_t *ctx)
+{
+    if (ctx->pending) {
+        *ctx->last_pending = ctx->free;
+        ctx->free = ctx->pending;
+        ctx->pending = NULL;
+    }
+
+    ctx->last_pending = &ctx->pending;
+    ctx->tail = NULL;
+    ctx->pending_bytes = 0;
+}
+
+
 /* second pass: everything that has come for this request so far */
 
 void
@@ -384,6 +401,12 @@ ngx_http_llm_output_send(ngx_http_llm_ctx_t *ctx)
 
     rc = NGX_OK;
 
+    /* post_action: a body that was asked for, but for which nobody waits */
+
+    if (r->header_only) {
+        ngx_http_llm_output_drop(ctx);
+    }
+
     if ((ctx->have_end || ctx->closing) && !ctx->last_sent) {
 
         rc = ngx_http_llm_output_last(ctx);
@@ -392,7 +415,7 @@ ngx_http_llm_output_send(ngx_http_llm_ctx_t *ctx)
             return;
         }
 
-    } else if (ctx->pending && ctx->busy == NULL && !r->header_only) {
+    } else if (ctx->pending && ctx->busy == NULL) {
 
         out = ctx->pending;
 

@@ -802,15 +802,8 @@ ngx_http_llm_request_reset(ngx_http_llm_ctx_t *ctx)
 {
     ngx_http_llm_request_detach(ctx, LLM_FINISH_ENGINE_LOST);
 
-    if (ctx->pending) {
-        *ctx->last_pending = ctx->free;
-        ctx->free = ctx->pending;
-        ctx->pending = NULL;
-    }
+    ngx_http_llm_output_drop(ctx);
 
-    ctx->last_pending = &ctx->pending;
-    ctx->tail = NULL;
-    ctx->pending_bytes = 0;
     ctx->body_bytes = 0;
     ctx->first_data = 0;
 

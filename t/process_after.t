@@ -70,4 +70,21 @@ sub leave {
     $n->stop->check_clean(except => qr/signal 9/);
 }
 
+# An answer for which there is only a header any more: nobody takes its body, and
+# nobody waits for that.
+{
+    my $n = LLM::Nginx->new(workers => 1, engines => { chat => '', other => '' },
+        location => '}
+            location = /v1/chat/completions { llm_pass chat; post_action @again; }
+            location @again { llm_pass other; llm_buffer_size 16k; }
+            location = /other { llm_endpoint metrics; llm_pass other;');
+    $n->start->wait_ready;
+    is($n->chat(stream => 'true', tokens => 1000, bytes => 5000)->{status}, 200, 'a large answer');
+    ok($n->wait_for(sub {
+        my $is = ($n->get('/other') // { body => '' })->{body};
+        $is =~ /tokens_total 1000$/m && $is =~ /running 0$/m;
+    }, 5), 'and once more for @again, to its end') or diag($n->get('/other')->{body});
+    $n->stop->check_clean;
+}
+
 done_testing();
