@@ -33,6 +33,11 @@ $(CUDA_SO): $(CUDA_OBJ) $(call libs_of,engine/base) engine/backend/cuda/exports.
 	    -Xlinker -rpath,$(CUDA_DIR)/lib64 -o $@
 endif
 
+# A library that is there is kept up to date: the engine refuses an old one.
+ifneq ($(wildcard $(CUDA_SO)),)
+engine: cuda
+endif
+
 # Programs that compare and time the backends; they load the library as the
 # engine does, so they build without CUDA.
 GPU_PROGRAMS := $(B)/test-backend-cuda $(B)/time-backend-cuda
