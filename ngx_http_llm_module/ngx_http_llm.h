@@ -559,6 +559,7 @@ ngx_table_elt_t *ngx_http_llm_find_header(ngx_http_request_t *r,
 /* _scan.c */
 
 ngx_int_t ngx_http_llm_scan(ngx_http_llm_ctx_t *ctx);
+ngx_uint_t ngx_http_llm_is_name(const char *name, size_t len);
 ngx_int_t ngx_http_llm_read_body(ngx_http_request_t *r);
 ngx_int_t ngx_http_llm_model_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);

@@ -210,6 +210,12 @@ ngx_http_llm_select_route(ngx_http_llm_ctx_t *ctx,
                                   "The name of the model is too long.");
     }
 
+    if (!ngx_http_llm_is_name(match->model, match->model_len)) {
+        ctx->error.param = "model";
+        return ngx_http_llm_error(ctx, NGX_HTTP_NOT_FOUND, "model_not_found",
+                                  "A model has no such name.");
+    }
+
     ctx->model_id.data = (u_char *) match->model;
     ctx->model_id.len = match->model_len;
 

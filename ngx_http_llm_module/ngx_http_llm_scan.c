@@ -211,6 +211,26 @@ ngx_http_llm_read_body_handler(ngx_http_request_t *r)
 }
 
 
+/*
+ * A URI is decoded, so the name of a model in it may hold anything.  As in a
+ * body, control characters are no part of a name: $llm_model goes into headers.
+ */
+
+ngx_uint_t
+ngx_http_llm_is_name(const char *name, size_t len)
+{
+    size_t  i;
+
+    for (i = 0; i < len; i++) {
+        if ((u_char) name[i] < 0x20 || name[i] == 0x7f) {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
 /* for the variables: a location with proxy_pass has no context of ours */
 
 static ngx_http_llm_ctx_t *
@@ -235,7 +255,8 @@ ngx_http_llm_scan_ctx(ngx_http_request_t *r)
     ctx->finalized = 1;
 
     if (llm_route_find((char *) r->uri.data, r->uri.len, &match)
-        == LLM_ROUTE_MODELS)
+        == LLM_ROUTE_MODELS
+        && ngx_http_llm_is_name(match.model, match.model_len))
     {
         len = ngx_min(match.model_len, LLM_MODEL_BYTES_MAX);
 

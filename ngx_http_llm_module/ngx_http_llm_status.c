@@ -160,6 +160,14 @@ ngx_http_llm_status_init(ngx_conf_t *cf)
         return NGX_ERROR;
     }
 
+    /* a limit may have the same name, and the same size */
+
+    if (mcf->status->data) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "zone \"%V\" is already defined", &name);
+        return NGX_ERROR;
+    }
+
     mcf->status->init = ngx_http_llm_status_init_zone;
     mcf->status->data = mcf;
 

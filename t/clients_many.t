@@ -83,7 +83,9 @@ my $answered = grep { my $data; sysread($_, $data, 4096) && $data =~ m{^HTTP/1.1
 is($answered, $idle, "$idle connections are answered and stay");
 my $with_idle = anon_bytes();
 my $each = ($with_idle - $before) / $idle;
-cmp_ok($each, '<', 4096, sprintf 'an idle connection costs the worker %d bytes', $each);
+# AddressSanitizer puts room around everything.
+my $more = $ENV{TEST_LLM_SANITIZED} ? 16 : 1;
+cmp_ok($each, '<', 4096 * $more, sprintf 'an idle connection costs the worker %d bytes', $each);
 
 my @streams = map { $n->stream(tokens => 100000, delay_ms => 200) } 1 .. $streams;
 my $select = IO::Select->new(map { $_->{socket} } @streams);
@@ -96,7 +98,7 @@ while (time < $until) {
 is(running(), $streams, "$streams streams run");
 cmp_ok($bytes, '>', $streams * 1000, 'and each gets its tokens');
 $each = (anon_bytes() - $with_idle) / $streams;
-cmp_ok($each, '<', 32768, sprintf 'a stream costs the worker %d bytes', $each);
+cmp_ok($each, '<', 32768 * $more, sprintf 'a stream costs the worker %d bytes', $each);
 
 # All leave in one moment.
 $_->close for @streams;

@@ -9,7 +9,7 @@ LLM::Mock::setup();
 no_long_string();
 no_root_location();
 
-plan tests => 57;
+plan tests => 59;
 run_tests();
 
 __DATA__
@@ -340,3 +340,15 @@ Content-Type: application/json
 --- response_body_like: tok0 tok1 ".*"finish_reason":"length"
 --- no_error_log
 [error]
+
+
+
+=== TEST 26: a zone called as that of llm_status is no zone of limits
+--- http_config
+    llm_limit_zone $remote_addr zone=llm_status:512k rate=1t/s;
+--- config
+    location / { llm_pass mock; llm_limit zone=llm_status; }
+    location = /llm { llm_status; }
+--- must_die
+--- error_log
+zone "llm_status" is already defined

@@ -9,7 +9,7 @@ LLM::Mock::setup_several(a => [], b => [], gone => undef);
 no_long_string();
 no_root_location();
 
-plan tests => 146;
+plan tests => 152;
 run_tests();
 
 __DATA__
@@ -514,3 +514,20 @@ invalid parameter "weight=3" of model "small"
 --- must_die
 --- error_log
 invalid value "fastest"
+
+
+
+=== TEST 35: a model in the URI cannot break a line, of a header or of the log
+--- http_config
+    llm_model small a;
+--- config
+    location / { llm_pass $llm_model; add_header X-Model "<$llm_model>" always; }
+    location /v1/models/late/ { return 200 "<$llm_model>"; }
+--- pipelined_requests eval
+["GET /v1/models/a%0d%0aX-Evil:%201", "GET /v1/models/late/%1b[2J"]
+--- error_code eval
+[404, 200]
+--- raw_response_headers_unlike eval
+["X-Evil:", "X-Evil:"]
+--- response_body_like eval
+['"model_not_found"', '^<>$']
