@@ -38,6 +38,7 @@ MOCK_OBJ := $(patsubst %,$(B)/obj/%.o,tools/llm_mock_engine tools/mock_cli tools
               engine/supervise engine/supervise_owner engine/supervise_out)
 # ASAN_LOG: where tools/asan_nginx.sh wants the sanitizers' reports.
 ifdef ASAN_LOG
+$(B)/nginx-llm-engine: $(B)/obj/tests/asan/asan_options.o
 MOCK_OBJ += $(B)/obj/tests/asan/asan_options.o
 CFLAGS_tests/asan/asan_options.c := '-DLLM_ASAN_LOG="$(ASAN_LOG)"'
 endif
