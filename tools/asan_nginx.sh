@@ -74,13 +74,15 @@ build_nginx() {
     export TEST_NGINX_BINARY=$build/nginx
 }
 
-# The second best: Debian's nginx with the library in front.
+# The second best: Debian's nginx with the library in front; no ubsan, whose
+# library would have to be preloaded too.
 preload_nginx() {
     echo "asan_nginx: no source of nginx; only Debian's with libasan preloaded"
-    make -s CONFIG=asan module MODULE_CC_OPT="$sanitize -fPIC"
+    MODULE_CC_OPT="-O1 -g -fno-omit-frame-pointer -fsanitize=address -fPIC" \
+        tools/build_module.sh /usr/share/nginx/src "$out/module-preloaded" "$out/ngx_http_llm_module.so"
     printf '#!/bin/sh\nLD_PRELOAD=%s ASAN_OPTIONS=%s exec %s "$@"\n' \
         "$(gcc -print-file-name=libasan.so)" "detect_leaks=0:detect_odr_violation=0:log_path=$reports/nginx" \
-        "$(command -v nginx || echo /usr/sbin/nginx)" > "$out/nginx-preloaded"
+        "$(PATH=$PATH:/usr/sbin command -v nginx)" > "$out/nginx-preloaded"
     chmod +x "$out/nginx-preloaded"
     export TEST_NGINX_BINARY=$out/nginx-preloaded
 }

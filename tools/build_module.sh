@@ -6,7 +6,8 @@
 # NGINX is the tree of Debian's nginx-dev (/usr/share/nginx/src), which also
 # knows how the packaged nginx was configured, or an unpacked or cloned nginx,
 # for which the module is built --with-compat.  Configures only when nginx or
-# the add-on script have changed.
+# the add-on script have changed.  MODULE_CC_OPT replaces the compiler's flags
+# against nginx-dev (tools/asan_nginx.sh).
 set -euo pipefail
 
 nginx=$1 build=$2 result=$3
@@ -29,10 +30,10 @@ if [ -e conf_flags ]; then
     NGX_CONF_FLAGS=()
     # shellcheck disable=SC1091
     . ./conf_flags
-    flags=(--with-cc-opt="-g -O2 -fPIC" --with-ld-opt=-fPIC "${NGX_CONF_FLAGS[@]}")
+    flags=(--with-cc-opt="${MODULE_CC_OPT:--g -O2 -fPIC}" --with-ld-opt=-fPIC "${NGX_CONF_FLAGS[@]}")
 fi
 
-stamp="$PWD $root $(sha1sum < src/core/nginx.h) $(sha1sum < "$root/config")"
+stamp="${MODULE_CC_OPT:-} $PWD $root $(sha1sum < src/core/nginx.h) $(sha1sum < "$root/config")"
 if [ ! -e "$build/Makefile" ] || [ "$(cat "$build/stamp" 2>/dev/null)" != "$stamp" ]; then
     rm -rf "${build:?}"/*
     if ! $configure "${flags[@]}" --add-dynamic-module="$root" --builddir="$build" \
