@@ -46,7 +46,8 @@ app_open_backend(struct app *app, struct err *err)
     const struct engine_cli      *cli = app->cli;
     struct backend_cpu_options    cpu = { .num_threads = (int) cli->threads };
     struct backend_cuda_options   cuda = {
-        .abi = BACKEND_CUDA_ABI, .gemm_cache = cli->gemm_cache };
+        .abi = BACKEND_CUDA_ABI, .batch_invariant = cli->batch_invariant,
+        .gemm_cache = cli->gemm_cache };
 
     if (strcmp(cli->device, "cpu") != 0) {
         int  rc = backend_load_cuda(&app->backend, &cuda, err);

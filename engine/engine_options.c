@@ -35,8 +35,11 @@ const struct option  engine_options_table[] = {
       "SHARE", "how full the GPU's memory may get, by everything on it; what "
       "weights and activations leave is the KV cache", 0, 1, NULL },
     { "gemm-cache", OPTION_STRING, F(gemm_cache), NULL, "FILE",
-      "keeps what was found to be the fastest matrix product on this GPU from "
+      "keeps what was found to be the fastest matrix products on this GPU from "
       "one start to the next; made when it is not there", 0, 0, NULL },
+    { "batch-invariant", OPTION_BOOL, F(batch_invariant), "false", NULL,
+      "on a GPU: the same tokens whatever else is in the batch, some slower",
+      0, 0, NULL },
     { "kv-cache-memory-bytes", OPTION_INT, F(kv_cache_memory_bytes), "0",
       "BYTES", "memory of the KV cache; 0: what gpu-memory-utilization leaves, "
       "512M on the CPU", 0, 1e15, NULL },

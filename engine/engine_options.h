@@ -23,6 +23,7 @@ struct engine_cli {
     int64_t             threads;
     double              gpu_memory_utilization;
     const char         *gemm_cache;
+    bool                batch_invariant;
     int64_t             kv_cache_memory_bytes;
     int64_t             num_blocks_override;
     int64_t             block_size;

@@ -142,7 +142,7 @@ parts_merge(const struct attention_params &p, const struct attention_item &item,
 
 template <typename S> static __device__ __forceinline__ void
 decode_item(const struct attention_params &p, const struct attention_item &item,
-            typename S::T *smem)
+            typename S::T *smem, bool wait)
 {
     using T = typename S::T;
     int  kv_head = blockIdx.y, group = p.num_heads / p.kv.num_kv_heads;
@@ -155,6 +155,17 @@ decode_item(const struct attention_params &p, const struct attention_item &item,
     if (p.window > 0) {
         span.begin = max(span.begin, pos + 1 - p.window);
     }
+    const int32_t  *table = p.block_tables + item.table;
+    bool            begun = false;
+    if (wait) {
+        /* keys before the row's own are older than the step */
+        begun = min(span.begin / TILE_KEYS * TILE_KEYS + TILE_KEYS, span.end)
+                <= pos;
+        if (begun) {
+            tile_begin<S>(p, table, kv_head, span, smem);
+        }
+        pdl_wait();
+    }
     for (int i = threadIdx.x; i < S::ROWS * (S::HD / 8); i += TILE_THREADS) {
         int       row = i / (S::HD / 8), col = i % (S::HD / 8) * 8;
         bool      valid = row < group;
@@ -164,7 +175,10 @@ decode_item(const struct attention_params &p, const struct attention_item &item,
                         * S::HD + col;
         copy_async(smem + row * S::STRIDE + col, q, valid);
     }
-    tile_run<S>(p, p.block_tables + item.table, kv_head, span, smem, t);
+    if (begun) {
+        copy_commit();
+    }
+    tile_run<S>(p, table, kv_head, span, smem, t, begun);
     struct warps_smem<S>  *w = reinterpret_cast<struct warps_smem<S> *>(
         smem + S::ROWS * S::STRIDE);
     copy_wait<0>();
@@ -182,11 +196,14 @@ decode_kernel(struct attention_params p)
 {
     extern __shared__ uint4  smem_bytes[];
     pdl_launch_next();
-    pdl_wait();
-    int  num_items = *p.num_items;
+    int  num_items = *p.num_items;      /* as old as the step: no wait */
+    if (static_cast<int>(blockIdx.x) >= num_items) {
+        pdl_wait();
+    }
     for (int i = blockIdx.x; i < num_items; i += gridDim.x) {
         const struct attention_item  item = p.items[i];
-        decode_item<S>(p, item, reinterpret_cast<typename S::T *>(smem_bytes));
+        decode_item<S>(p, item, reinterpret_cast<typename S::T *>(smem_bytes),
+                       i == static_cast<int>(blockIdx.x));
         __syncthreads();                /* shared memory is free again */
     }
 }

@@ -305,11 +305,25 @@ tile_values(struct tile_state<S> &t, const typename S::T *v,
     }
 }
 
+/* Starts the copy of the first tile: then tile_run() with `begun`, and the
+ * copies of Q in a group of their own. */
+template <typename S> static __device__ __forceinline__ void
+tile_begin(const struct attention_params &p, const int32_t *table, int kv_head,
+           const struct tile_span &span, typename S::T *smem)
+{
+    int  first = span.begin / TILE_KEYS * TILE_KEYS;
+    if (first < span.end) {
+        tile_load<S>(p, table, kv_head, span, first,
+                     smem + S::ROWS * S::STRIDE);
+    }
+    copy_commit();
+}
+
 /* Attention of the rows whose Q is in shared memory over the keys of span. */
 template <typename S> static __device__ __forceinline__ void
 tile_run(const struct attention_params &p, const int32_t *table, int kv_head,
          const struct tile_span &span, typename S::T *smem,
-         struct tile_state<S> &t)
+         struct tile_state<S> &t, bool begun = false)
 {
     using T = typename S::T;
     int    warp = threadIdx.x / WARP;
@@ -327,10 +341,9 @@ tile_run(const struct attention_params &p, const int32_t *table, int kv_head,
     for (int i = 0; i < S::HD / 8; i++) {
         t.o[i][0] = t.o[i][1] = t.o[i][2] = t.o[i][3] = 0.0f;
     }
-    if (first < span.end) {
-        tile_load<S>(p, table, kv_head, span, first, stages);
+    if (!begun) {
+        tile_begin<S>(p, table, kv_head, span, smem);
     }
-    copy_commit();
     for (int tile = first, i = 0; tile < span.end; tile += TILE_KEYS, i ^= 1) {
         T      *k = stages + i * S::STAGE;
         float   s[S::WARP_KEYS / 8][4];

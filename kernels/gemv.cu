@@ -20,6 +20,9 @@
 #define TILE     16       /* weight rows of a block */
 #define CHUNK    64       /* k of a warp's turn: 128 bytes of a row */
 #define UNROLL   2        /* turns under way at once */
+#define DEEP_BLOCKS_PER_SM  2   /* with no more blocks than these every block
+                                   has the next turns under way as well: too
+                                   few others fill the memory's latency */
 #define X_PAD    32       /* elements: two rows of x in other banks */
 
 template <typename T> struct gemv_smem {
@@ -161,7 +164,8 @@ finish(const struct gemv_params &p, const float (&sum)[4],
     *y = from_float<T>(a);
 }
 
-template <typename T> static __global__ void __launch_bounds__(THREADS, 3)
+template <typename T, bool DEEP> static __global__ void
+__launch_bounds__(THREADS, DEEP ? DEEP_BLOCKS_PER_SM : 3)
 gemv_kernel(struct gemv_params p)
 {
     extern __shared__ uint4          x_bytes[];
@@ -175,7 +179,7 @@ gemv_kernel(struct gemv_params p)
     const T  *high = low + apart * p.k;
     const T  *x = static_cast<const T *>(p.x);
     float     sum[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
-    struct weight_chunk  w[UNROLL];
+    struct weight_chunk  w[UNROLL], next[UNROLL];
 
 #if __CUDA_ARCH__ >= 900
     /* at once: its blocks take the places that this kernel's last wave frees,
@@ -183,6 +187,9 @@ gemv_kernel(struct gemv_params p)
     asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
 #endif
     load_weights<T>(low, high, warp, 0, turns, w);
+    if (DEEP) {
+        load_weights<T>(low, high, warp, UNROLL, turns, next);
+    }
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;\n" ::: "memory");
 #endif
@@ -210,8 +217,13 @@ gemv_kernel(struct gemv_params p)
 #pragma unroll
         for (int u = 0; u < UNROLL; u++) {
             multiply_chunk<T>(sum, w[u], b[u]);
+            if (DEEP) {
+                w[u] = next[u];
+            }
         }
-        if ((turn + UNROLL) * WARPS + warp < turns) {
+        if (DEEP) {
+            load_weights<T>(low, high, warp, turn + 2 * UNROLL, turns, next);
+        } else if ((turn + UNROLL) * WARPS + warp < turns) {
             load_weights<T>(low, high, warp, turn + UNROLL, turns, w);
         }
     }
@@ -239,6 +251,7 @@ gemv_takes(const struct gemv_params *p)
 template <typename T> static cudaError_t
 gemv_run(const struct gemv_params *p, cudaStream_t stream)
 {
+    int                  device = 0, num_sms = 0;
     cudaLaunchAttribute  overlap[1];
     cudaLaunchConfig_t   config = {};
     overlap[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -250,7 +263,18 @@ gemv_run(const struct gemv_params *p, cudaStream_t stream)
     config.stream = stream;
     config.attrs = overlap;
     config.numAttrs = p->overlap ? 1 : 0;
-    return cudaLaunchKernelEx(&config, gemv_kernel<T>, *p);
+    cudaError_t  e = cudaGetDevice(&device);
+    if (e == cudaSuccess) {
+        e = cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount,
+                                   device);
+    }
+    if (e != cudaSuccess) {
+        return e;
+    }
+    bool  deep = static_cast<int>(config.gridDim.x)
+                 <= num_sms * DEEP_BLOCKS_PER_SM;
+    return cudaLaunchKernelEx(&config, deep ? gemv_kernel<T, true>
+                                            : gemv_kernel<T, false>, *p);
 }
 
 cudaError_t

@@ -10,7 +10,9 @@
  * before they touch what it read or wrote, all of them, because a wait covers
  * the direct predecessor only.  pdl != 0: the kernel is launched with
  * programmatic stream serialization, so its blocks may start, and do what does
- * not depend on the predecessor, while that one still runs. */
+ * not depend on the predecessor, while that one still runs.  The first kernel
+ * of a step has 0, so a step's arrays, and keys of earlier steps, may be read
+ * without a wait. */
 #ifndef LLM_KERNELS_KERNELS_H
 #define LLM_KERNELS_KERNELS_H
 
@@ -34,12 +36,12 @@ enum kernel_dtype {
  * of shared memory a block.  An error means that they do not fit the device. */
 cudaError_t attention_init(void);
 
-/* Copies the segments of a step, packed in pinned host memory at src, to their
- * places from dst on; 16-byte words, offsets in bytes.  Segment 0 are token ids:
+/* Copies the segments of a step, one after the other in pinned host memory from
+ * src on, to their places, 16-byte words.  Segment 0 are token ids:
  * a negative one, -1 - k, becomes sampled[k]. */
 #define UNPACK_SEGMENTS_MAX  12
 struct unpack_segment {
-    uint32_t src, dst;
+    uint32_t dst;
     int32_t  words;
 };
 struct unpack_params {

@@ -20,6 +20,15 @@
 #define GRAPH_BLOCKS  (1 + GRAPH_SEQS * SEQ_BLOCKS)
 #define VOCAB         1000
 
+#define SMALL_LLAMA \
+    "{\"architectures\": [\"LlamaForCausalLM\"], \"dtype\": " \
+    "\"bfloat16\", \"hidden_size\": 512, \"intermediate_size\": " \
+    "1024, \"num_hidden_layers\": 3, \"num_attention_heads\": 8, " \
+    "\"num_key_value_heads\": 2, \"head_dim\": 128, " \
+    "\"vocab_size\": 1000, \"max_position_embeddings\": 512, " \
+    "\"rms_norm_eps\": 1e-5, \"rope_theta\": 10000.0, " \
+    "\"hidden_act\": \"silu\", \"tie_word_embeddings\": false}"
+
 struct side {
     struct backend *be;
     struct model   *m;
@@ -180,14 +189,7 @@ test_recorded_steps_equal_issued_ones_bit_for_bit(void)
             .abi = BACKEND_CUDA_ABI, .no_graphs = i == 1, .no_pdl = i == 1,
             .no_tuning = true }, &err), &err, "a backend more");
     }
-    graph_model(be,
-                "{\"architectures\": [\"LlamaForCausalLM\"], \"dtype\": "
-                "\"bfloat16\", \"hidden_size\": 512, \"intermediate_size\": "
-                "1024, \"num_hidden_layers\": 3, \"num_attention_heads\": 8, "
-                "\"num_key_value_heads\": 2, \"head_dim\": 128, "
-                "\"vocab_size\": 1000, \"max_position_embeddings\": 512, "
-                "\"rms_norm_eps\": 1e-5, \"rope_theta\": 10000.0, "
-                "\"hidden_act\": \"silu\", \"tie_word_embeddings\": false}");
+    graph_model(be, SMALL_LLAMA);
     graph_model(be,
                 "{\"architectures\": [\"Qwen2ForCausalLM\"], \"dtype\": "
                 "\"float16\", \"hidden_size\": 448, \"intermediate_size\": "
@@ -207,6 +209,87 @@ test_recorded_steps_equal_issued_ones_bit_for_bit(void)
                 "\"hidden_act\": \"silu\", \"tie_word_embeddings\": true}");
     be[0]->ops->destroy(be[0]);
     be[1]->ops->destroy(be[1]);
+}
+
+/* Sequence 0 among `num` sequences, which come and go, for INVARIANT_STEPS
+ * greedy tokens; its logits of every step. */
+#define INVARIANT_STEPS  32
+#define INVARIANT_PROMPT 37
+
+static void
+follow_sequence(struct backend *be, const char *dir, int num, float *logits)
+{
+    struct side    s;
+    struct err     err = { 0 };
+    int            lens[GRAPH_SEQS] = { 0 };
+    int32_t        next = 0, ids[512];
+    const float   *got;
+    side_open(&s, be, dir);
+    for (int step = 0; step <= INVARIANT_STEPS; step++) {
+        int  before = step == 0 ? num / 2 : random_below(num), row = 0;
+        for (int i = 0; i < num; i++) {
+            int  seq = (i + num - before) % num;
+            int  len = lens[seq] > 0 ? 1 : seq == 0 ? INVARIANT_PROMPT
+                       : 2 + random_below(12);
+            for (int j = 0; j < len; j++) {
+                ids[j] = seq == 0 && step == 0 ? (j * 37 + 5) % VOCAB
+                         : seq == 0 ? next : random_below(VOCAB);
+            }
+            if (seq != 0 && step > 0 && random_below(3) == 0) {
+                continue;
+            }
+            row = seq == 0 ? s.batch.num_logits : row;
+            side_append(&s, seq, ids, len, lens[seq]);
+            lens[seq] += len;
+        }
+        require(model_forward(s.m, &s.batch, &got, &err), &err, "forward");
+        got += row * VOCAB;
+        memcpy(logits + step * VOCAB, got, VOCAB * sizeof *logits);
+        next = 0;
+        for (int32_t i = 1; i < VOCAB; i++) {
+            next = got[i] > got[next] ? i : next;
+        }
+        batch_reset(&s.batch);
+    }
+    side_close(&s);
+}
+
+void
+test_batch_invariant_rows_do_not_depend_on_their_company(void)
+{
+    enum { STEPS = INVARIANT_STEPS + 1 };
+    char             dir[] = "/tmp/test-backend-cuda-XXXXXX", file[64];
+    struct backend  *be;
+    struct err       err = { 0 };
+    float           *alone = need(calloc(2 * STEPS * VOCAB, sizeof *alone));
+    float           *among = alone + STEPS * VOCAB;
+    static const int  company[] = { 2, 7, 17, GRAPH_SEQS };
+    if (run.cuda->ops->sample == NULL) {
+        printf("#   skipped: %s is invariant\n", run.cuda->ops->name);
+        free(alone);
+        return;
+    }
+    write_config(dir, file, sizeof file, SMALL_LLAMA);
+    require(backend_load_cuda(&be, &(struct backend_cuda_options) {
+        .abi = BACKEND_CUDA_ABI, .batch_invariant = true }, &err), &err,
+        "a backend more");
+    follow_sequence(be, dir, 1, alone);
+    for (size_t i = 0; i < sizeof company / sizeof *company; i++) {
+        follow_sequence(be, dir, company[i], among);
+        for (int step = 0; step < STEPS; step++) {
+            if (memcmp(alone + step * VOCAB, among + step * VOCAB,
+                       VOCAB * sizeof *alone) != 0)
+            {
+                complain("token %d differs among %d sequences", step,
+                         company[i]);
+                break;
+            }
+        }
+    }
+    be->ops->destroy(be);
+    (void) remove(file);
+    (void) remove(dir);
+    free(alone);
 }
 
 /* The logits of 16 sequences on a backend that starts with `cache`. */
@@ -256,15 +339,7 @@ test_a_gemm_cache_is_read_and_a_broken_one_made_anew(void)
         free(first);
         return;
     }
-    write_config(dir, file, sizeof file,
-                 "{\"architectures\": [\"LlamaForCausalLM\"], \"dtype\": "
-                 "\"bfloat16\", \"hidden_size\": 512, "
-                 "\"intermediate_size\": 1024, \"num_hidden_layers\": 2, "
-                 "\"num_attention_heads\": 8, \"num_key_value_heads\": 2, "
-                 "\"head_dim\": 128, \"vocab_size\": 1000, "
-                 "\"max_position_embeddings\": 512, \"rms_norm_eps\": 1e-5, "
-                 "\"rope_theta\": 10000.0, \"hidden_act\": \"silu\", "
-                 "\"tie_word_embeddings\": false}");
+    write_config(dir, file, sizeof file, SMALL_LLAMA);
     (void) snprintf(cache, sizeof cache, "%s/gemm", dir);
     start_with_cache(dir, cache, first);
     long  bytes = file_bytes(cache);

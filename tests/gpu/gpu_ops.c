@@ -173,12 +173,14 @@ linear_one(const struct linear_case *c)
 void
 test_linear_with_every_epilogue(void)
 {
-    static const int  nums[] = { 1, 3, 17, 130 };
+    static const int  nums[] = { 1, 3, 17, 130, 300 };
     static const int  sizes[][2] = { { 48, 24 }, { 75, 41 }, { 128, 128 },
                                      { 512, 192 }, { 1024, 96 } };
     for (int dtype = DTYPE_F32; dtype <= DTYPE_F16; dtype++) {
-        for (int n = 0; n < (run.small ? 3 : 4); n++) {
-            for (int s = 0; s < (run.small ? 3 : 5); s++) {
+        for (int n = 0; n < (run.small ? 3 : 5); n++) {
+            for (int s = n == 4 ? 2 : 0; s < (run.small || n == 4 ? 3 : 5);
+                 s++)
+            {
                 for (int v = 0; v < 12; v++) {
                     linear_one(&(struct linear_case) {
                         .dtype = (enum dtype) dtype,

@@ -90,6 +90,7 @@ void test_random_models_equal_the_cpu(void);
 void test_sampling_equals_the_host_bit_for_bit(void);
 void test_sampled_ids_reach_the_next_step_and_the_host_in_order(void);
 void test_recorded_steps_equal_issued_ones_bit_for_bit(void);
+void test_batch_invariant_rows_do_not_depend_on_their_company(void);
 void test_a_gemm_cache_is_read_and_a_broken_one_made_anew(void);
 
 #endif

@@ -8,7 +8,7 @@
  *   ahead   a step of many, greedy, each issued before the last one's ids are
  *           known, as the engine does: what a token takes
  *   issued  without graphs; serial: without PDL; first: cuBLASLt's first
- *           guess, not timed
+ *           guess, not timed; invar.: batch-invariant
  * and the parts of a decode step: each op of all layers by itself.
  * The KV cache is filled by prompts of random tokens.  BATCH: that decode step
  * only, without a warm-up, for a profiler. */
@@ -220,6 +220,46 @@ time_parts(struct model *m, const struct batch *b)
     }
 }
 
+/* What a step takes besides its ops, in us. */
+static void
+time_rest(struct model *m, const struct batch *b)
+{
+    static struct sample_row  rows[SEQS_MAX];
+    static int32_t            ids[SEQS_MAX];
+    struct err                err = { 0 };
+    enum { TIMES = 200 };
+    for (int kind = 0; kind < 4; kind++) {
+        static const char *const  names[] = { "begin + end", "sample, greedy",
+            "sample, temperature", "sample, top_p" };
+        struct step_inputs  in = {
+            .num_tokens = b->num_tokens, .num_seqs = b->num_seqs,
+            .num_logits = b->num_logits,
+            .max_blocks_per_seq = b->limits.max_blocks_per_seq,
+            .input_ids = b->input_ids, .positions = b->positions,
+            .slot_mapping = b->slot_mapping, .cu_seqlens_q = b->cu_seqlens_q,
+            .context_lens = b->context_lens, .block_tables = b->block_tables,
+            .logits_idx = b->logits_idx };
+        for (int i = 0; i < SEQS_MAX; i++) {
+            rows[i] = (struct sample_row) { .temperature = kind > 1 ? 1.0f : 0,
+                .top_p = kind > 2 ? 0.9f : 1.0f, .seed = 1 };
+        }
+        stop_on(model_sync(m, &err), &err);
+        int64_t  t0 = clock_now_ns();
+        for (int i = 0; i < TIMES; i++) {
+            if (kind == 0) {
+                (void) m->be->ops->step_begin(m->be, &in);
+                m->be->ops->step_end(m->be);
+            } else {
+                model_sample(m, rows, b->num_logits);
+                stop_on(model_sampled(m, ids, &err), &err);
+            }
+        }
+        stop_on(model_sync(m, &err), &err);
+        printf("    %-22s %8.1f us\n", names[kind],
+               (double) (clock_now_ns() - t0) * 1e-3 / TIMES);
+    }
+}
+
 static void
 time_steps(struct model *m, struct batch *b, const char *label, bool parts)
 {
@@ -237,6 +277,7 @@ time_steps(struct model *m, struct batch *b, const char *label, bool parts)
                label, seqs[i], CONTEXT, alone, ahead_ms(m, b, 40));
         if (parts && (seqs[i] == 1 || seqs[i] == 64 || seqs[i] == 256)) {
             time_parts(m, b);
+            time_rest(m, b);
         }
         batch_reset(b);
     }
@@ -273,12 +314,13 @@ main(int argc, char **argv)
         printf("usage: time-backend-cuda DIR [BATCH]\n");
         return 2;
     }
-    for (int variant = 0; variant < 4; variant++) {
+    for (int variant = 0; variant < 5; variant++) {
         static const char *const  labels[] = { "decode", "issued", "serial",
-                                               "first " };
+                                               "first ", "invar." };
         int  rc = backend_load_cuda(&be, &(struct backend_cuda_options) {
             .abi = BACKEND_CUDA_ABI, .no_graphs = variant == 1,
-            .no_pdl = variant == 2, .no_tuning = variant == 3 }, &err);
+            .no_pdl = variant == 2, .no_tuning = variant == 3,
+            .batch_invariant = variant == 4 }, &err);
         if (rc == AGAIN) {
             printf("SKIP: no CUDA device (%s)\n", err.message);
             return 0;
@@ -298,7 +340,7 @@ main(int argc, char **argv)
             int  num_seqs = atoi(argv[2]);
             profile_decode(m, &b, num_seqs < 1 ? 1 : num_seqs > SEQS_MAX
                                   ? SEQS_MAX : num_seqs);
-            variant = 4;
+            variant = 5;
         } else {
             time_steps(m, &b, labels[variant], variant == 0);
         }

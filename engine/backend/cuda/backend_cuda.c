@@ -205,9 +205,8 @@ upload_bias16(struct cuda_backend *cb, struct weight *w, int64_t first,
 {
     size_t  bytes = dtype_bytes(desc->parts[0].dtype);
     if (w->bias16 != NULL && desc->bias[i].dtype == desc->parts[0].dtype) {
-        cuda_upload(&cb->base, (char *) w->bias16 + (size_t) first * bytes,
-                    desc->bias[i].data,
-                    (size_t) desc->bias[i].shape[0] * bytes);
+        fill_tensor(cb, (char *) w->bias16 + (size_t) first * bytes,
+                    &desc->bias[i], &desc->bias_random[i]);
     } else {
         w->bias16 = NULL;
     }
@@ -414,7 +413,8 @@ backend_cuda_create(struct backend **out, const struct backend_cuda_options *o,
     cb->simple_kernels = o->simple_kernels;
     cb->graphs = !o->no_graphs;
     cb->pdl = !o->no_pdl && prop.major >= PDL_MAJOR_MIN;
-    cb->tune = !o->no_tuning && !o->simple_kernels;
+    cb->invariant = o->batch_invariant;
+    cb->tune = !o->no_tuning && !o->simple_kernels && !o->batch_invariant;
     if (o->gemm_cache != NULL && o->gemm_cache[0] != '\0') {
         cb->tune_path = strdup(o->gemm_cache);
     }

@@ -23,7 +23,10 @@
  * key position alone (cuda_step.c has the two exceptions), but the algorithm of
  * a matrix product depends on the number of rows, and prompt chunks and single
  * tokens take different attention kernels; so unlike the CPU backend, a row's
- * bits do depend on what it is computed with.
+ * bits do depend on what it is computed with.  With batch_invariant they do not
+ * depend on the other rows or their number: one algorithm a matrix whatever the
+ * rows, keys split by position only.  (A prompt's last chunk of a single token
+ * is still computed as a decode row.)
  *
  * THREADS.  One thread at a time, any thread; work is issued on one stream. */
 #ifndef LLM_BACKEND_CUDA_BACKEND_CUDA_H
@@ -44,6 +47,7 @@ struct backend_cuda_options {
                                  which kernel is at fault */
     bool   no_graphs;         /* issue every step; the same bits */
     bool   no_pdl;            /* no kernel starts before the last has ended */
+    bool   batch_invariant;   /* see INVARIANCE; slower */
     bool   no_tuning;         /* cuBLASLt's first guess instead of its fastest */
     const char *gemm_cache;   /* file that keeps what was found to be fastest,
                                  made when it is not there; NULL: none */

@@ -7,7 +7,11 @@
  * Shapes are remembered by bucket of rows.  The first product of a shape times
  * what the heuristic proposes, on its own data with the L2 cache flushed, and
  * keeps the fastest; cuda_tune.c keeps the choices in a file.  Not while a step
- * is being recorded: then the heuristic's first is taken. */
+ * is being recorded, nor when a time limit is used up: then the heuristic's
+ * first is taken.
+ *
+ * Batch-invariant: one algorithm for any number of rows, without split sums, so
+ * that an output's sum over k has one order. */
 #include "engine/backend/cuda/cuda_internal.h"
 
 #include <stdlib.h>
@@ -16,6 +20,8 @@
 #define GEMM_PROBES     8
 #define GEMM_CANDIDATES 16
 #define GEMM_RUNS       5      /* timed, the first not counted */
+#define GEMM_TUNE_MS    5000.0f   /* for all shapes together */
+#define GEMM_INVARIANT_ROWS  64   /* that the one algorithm is chosen for */
 #define GEMM_FEW        6      /* candidates where a run takes long */
 #define GEMM_ALIGNMENT  16     /* bytes, of every matrix and row */
 
@@ -121,7 +127,9 @@ gemm_candidates(struct cuda_backend *cb, struct gemm_layouts *l,
 {
     cublasLtMatmulPreferenceOpaque_t  pref;
     size_t    workspace = CUDA_GEMM_WORKSPACE;
-    uint32_t  reductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+    uint32_t  reductions = cb->invariant
+                           ? CUBLASLT_REDUCTION_SCHEME_NONE
+                           : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     uint32_t  align = GEMM_ALIGNMENT;
     int       num = 0;
     const struct {
@@ -161,11 +169,11 @@ gemm_candidates(struct cuda_backend *cb, struct gemm_layouts *l,
 
 static cublasStatus_t
 gemm_issue(struct cuda_backend *cb, const struct cuda_gemm *g,
-           struct gemm_layouts *l, const cublasLtMatmulAlgo_t *algo)
+           struct gemm_layouts *l, const cublasLtMatmulAlgo_t *algo, void *out)
 {
-    float  one = 1.0f, zero = 0.0f;
+    float  one = 1.0f, beta = g->add ? 1.0f : 0.0f;
     return cublasLtMatmul(cb->lt, &l->op, &one, g->w, &l->w, g->x, &l->x,
-                          &zero, g->y, &l->y, g->y, &l->y, algo,
+                          &beta, g->y, &l->y, out, &l->y, algo,
                           cb->gemm_workspace, CUDA_GEMM_WORKSPACE,
                           cb->stream);
 }
@@ -176,12 +184,13 @@ gemm_time(struct cuda_backend *cb, const struct cuda_gemm *g,
           struct gemm_layouts *l, const cublasLtMatmulAlgo_t *algo)
 {
     float  ms[GEMM_RUNS], median = 0.0f;
+    void  *out = g->add ? cb->product : g->y;    /* y is added once only */
     for (int i = 0; i < GEMM_RUNS; i++) {
         /* the workspace is larger than the L2 cache */
         (void) cudaMemsetAsync(cb->gemm_workspace, 0, CUDA_GEMM_WORKSPACE,
                                cb->stream);
         (void) cudaEventRecord(cb->tune_begin, cb->stream);
-        if (gemm_issue(cb, g, l, algo) != CUBLAS_STATUS_SUCCESS) {
+        if (gemm_issue(cb, g, l, algo, out) != CUBLAS_STATUS_SUCCESS) {
             return -1.0f;
         }
         (void) cudaEventRecord(cb->tune_end, cb->stream);
@@ -191,6 +200,7 @@ gemm_time(struct cuda_backend *cb, const struct cuda_gemm *g,
         {
             return -1.0f;
         }
+        cb->tune_ms += ms[i];
     }
     for (int i = 1; i < GEMM_RUNS; i++) {
         int  below = 0;
@@ -200,6 +210,16 @@ gemm_time(struct cuda_backend *cb, const struct cuda_gemm *g,
         median = below == (GEMM_RUNS - 1) / 2 ? ms[i] : median;
     }
     return median;
+}
+
+static bool
+is_split(const cublasLtMatmulAlgo_t *algo)
+{
+    int32_t  splits = 1;
+    size_t   bytes = 0;
+    return cublasLtMatmulAlgoConfigGetAttribute(
+               algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &splits, sizeof splits,
+               &bytes) == CUBLAS_STATUS_SUCCESS && splits > 1;
 }
 
 /* Chooses an algorithm for a shape; false when there is none. */
@@ -212,10 +232,14 @@ gemm_choose(struct cuda_backend *cb, const struct cuda_gemm *g,
     bool   few = g->num > CUDA_DECODE_ROWS_MAX;
     float  best_ms = 0.0f;
     for (int i = 0; i < num && !(few && i == GEMM_FEW); i++) {
-        if (found[i].state != CUBLAS_STATUS_SUCCESS) {
+        if (found[i].state != CUBLAS_STATUS_SUCCESS
+            || (cb->invariant && is_split(&found[i].algo)))
+        {
             continue;
         }
-        if (!cb->tune || cb->recording != NULL || cb->failed) {
+        if (!cb->tune || cb->recording != NULL || cb->failed
+            || cb->tune_ms > GEMM_TUNE_MS)
+        {
             *algo = found[i].algo;
             return true;
         }
@@ -239,7 +263,7 @@ key_hash(const struct cuda_gemm_key *key)
     const uint32_t  parts[] = { (uint32_t) key->n, (uint32_t) key->k,
                                 (uint32_t) key->num, (uint32_t) key->dtype,
                                 (uint32_t) key->out_dtype,
-                                (uint32_t) key->has_bias };
+                                (uint32_t) key->flags };
     uint64_t        h = 0;
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         h = (h + parts[i]) * UINT64_C(0x9e3779b97f4a7c15);
@@ -282,13 +306,22 @@ static struct cuda_gemm_plan *
 gemm_plan(struct cuda_backend *cb, const struct cuda_gemm *g,
           struct gemm_layouts *l)
 {
-    struct cuda_gemm_key    key = { g->n, g->k, rows_bucket(g->num),
+    struct cuda_gemm_key    key = { g->n, g->k,
+                                    cb->invariant ? 0 : rows_bucket(g->num),
                                     (int32_t) g->x_dtype,
-                                    (int32_t) g->y_dtype, g->bias != NULL, 1 };
+                                    (int32_t) g->y_dtype,
+                                    (g->bias != NULL) | g->add << 1, 1 };
     struct cuda_gemm_plan  *plan = cuda_gemm_place(cb, &key);
     if (memcmp(&plan->key, &key, sizeof key) != 0) {
+        struct gemm_layouts  fixed;
+        struct cuda_gemm     any = *g;
+        any.num = GEMM_INVARIANT_ROWS;
         plan->key = key;
-        plan->found = gemm_choose(cb, g, l, &plan->algo);
+        plan->found = cb->invariant
+                      ? gemm_layouts_init(&fixed, &any)
+                        == CUBLAS_STATUS_SUCCESS
+                        && gemm_choose(cb, g, &fixed, &plan->algo)
+                      : gemm_choose(cb, g, l, &plan->algo);
     }
     return plan;
 }
@@ -316,14 +349,14 @@ cuda_gemm_run(struct cuda_backend *cb, const struct cuda_gemm *g)
     if (!plan->found) {
         return false;
     }
-    cublasStatus_t  s = gemm_issue(cb, g, &l, &plan->algo);
-    if (s != CUBLAS_STATUS_SUCCESS) {
+    cublasStatus_t  s = gemm_issue(cb, g, &l, &plan->algo, g->y);
+    if (s != CUBLAS_STATUS_SUCCESS && !cb->invariant) {
         /* chosen for other rows of the bucket, or read from a file */
         plan->found = gemm_choose(cb, g, &l, &plan->algo);
         if (!plan->found) {
             return false;
         }
-        s = gemm_issue(cb, g, &l, &plan->algo);
+        s = gemm_issue(cb, g, &l, &plan->algo, g->y);
     }
     cuda_keep_status(cb, s, "cublasLtMatmul");
     return true;

@@ -62,7 +62,7 @@ struct weight {
 /* One product shape and the algorithm chosen for it. */
 struct cuda_gemm_key {
     int64_t n, k, num;
-    int32_t dtype, out_dtype, has_bias;
+    int32_t dtype, out_dtype, flags;     /* 1: bias, 2: add */
     int32_t used;
 };
 
@@ -124,7 +124,7 @@ struct cuda_backend {
     struct backend_ops       ops;
     char                     name[320];
     int                      device_idx;
-    bool                     simple_kernels, graphs, pdl;
+    bool                     simple_kernels, graphs, pdl, invariant;
     int                      num_sms;
     cudaStream_t             stream;
     bool                     failed;     /* sticky */
@@ -136,6 +136,7 @@ struct cuda_backend {
     struct cuda_gemm_plan   *plans;      /* [CUDA_GEMM_PLANS] */
     bool                     tune;       /* time what the heuristic proposes */
     unsigned int             tuned, tuned_saved;   /* shapes timed, in file */
+    float                    tune_ms;    /* spent so far */
     char                    *tune_path;  /* NULL: no file */
     cudaEvent_t              tune_begin, tune_end;
 
@@ -152,6 +153,7 @@ struct cuda_backend {
 
     /* the step */
     bool                     in_step;
+    bool                     fresh;      /* no kernel launched in it so far */
     struct step_inputs       step;       /* counts; the caller's pointers during
                                             step_begin() only */
     int                      rows, logit_rows;   /* num_tokens and num_logits,
@@ -206,6 +208,7 @@ void cuda_release_step(struct cuda_backend *cb);
 enum step_action cuda_step_begin(struct backend *be,
                                  const struct step_inputs *in);
 void cuda_step_end(struct backend *be);
+int cuda_splits_of(int context_len);    /* work items of one decode row */
 
 /* cuda_graph.c */
 int cuda_graph_bucket(int rows);     /* rows a step is padded to; 0: not */
@@ -223,12 +226,14 @@ void cuda_sample(struct backend *be, const struct sample_args *args);
 int cuda_sampled(struct backend *be, int32_t *token_ids, struct err *err);
 
 /* cuda_gemm.c: y [num, n] = x [num, k] w^T + bias, rows of y y_stride apart;
- * y_dtype is x's dtype or F32, bias is in it, or NULL. */
+ * y_dtype is x's dtype or F32, bias is in it, or NULL.  add: y is added, to the
+ * product that was or was not rounded before: as cuBLASLt's algorithm does. */
 struct cuda_gemm {
     void        *y;
     const void  *x, *w, *bias;
     enum dtype   y_dtype, x_dtype, w_dtype;
     int64_t      num, n, k, y_stride;
+    bool         add;
 };
 
 int cuda_gemm_init(struct cuda_backend *cb, struct err *err);

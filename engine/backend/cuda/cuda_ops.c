@@ -4,7 +4,8 @@
  * result where it belongs when nothing follows, otherwise to `product`, for an
  * epilogue kernel.  A residual addition stays pending: the next linear(), which
  * norms what it is added to, does both in one kernel, and any other op or the
- * step's end does it before.  What cuBLASLt does not take goes through fp32. */
+ * step's end does it before; with many rows cuBLASLt adds, which saves a pass
+ * over memory.  What cuBLASLt does not take goes through fp32. */
 #include "engine/backend/cuda/cuda_internal.h"
 #include "engine/base/check.h"
 
@@ -16,6 +17,16 @@ cuda_of(struct backend *be)
     return cb;
 }
 
+/* Whether the kernel launched now may start before the last one has ended: not
+ * the first of a step, see kernels.h. */
+static int
+overlap(struct cuda_backend *cb)
+{
+    int  on = cb->pdl && !cb->fresh;
+    cb->fresh = false;
+    return on;
+}
+
 void
 cuda_flush(struct cuda_backend *cb)
 {
@@ -23,7 +34,7 @@ cuda_flush(struct cuda_backend *cb)
         (void) cuda_keep(cb, add_launch(&(struct product_params) {
             .y = cb->pending.y, .product = cb->product,
             .dtype = cuda_kernel_dtype(cb->pending.dtype),
-            .num = cb->pending.num, .n = cb->pending.n, .pdl = cb->pdl },
+            .num = cb->pending.num, .n = cb->pending.n, .pdl = overlap(cb) },
             cb->stream), "residual");
         cb->pending.y = NULL;
     }
@@ -68,7 +79,8 @@ cuda_embed(struct backend *be, struct tensor x, const struct weight *w)
         .y = x.data, .x = part->data, .ids = cb->dev.input_ids,
         .y_dtype = cuda_kernel_dtype(x.dtype),
         .x_dtype = cuda_kernel_dtype(part->dtype),
-        .num = rows_of(cb, &x), .n = (int) w->in }, cb->stream), "embed");
+        .num = rows_of(cb, &x), .n = (int) w->in, .pdl = overlap(cb) },
+        cb->stream), "embed");
 }
 
 /* ---- linear --------------------------------------------------------------------- */
@@ -90,7 +102,7 @@ norm_rows(struct cuda_backend *cb, const struct tensor *x,
         .y = cb->normed, .x = x->data, .add = add,
         .weight = norm->weight->vector, .rows = rows,
         .dtype = cuda_kernel_dtype(x->dtype), .num = num,
-        .n = (int) x->shape[1], .eps = norm->eps, .pdl = cb->pdl },
+        .n = (int) x->shape[1], .eps = norm->eps, .pdl = overlap(cb) },
         cb->stream), "rmsnorm");
     return cb->normed;
 }
@@ -138,7 +150,7 @@ linear_through_fp32(struct cuda_backend *cb, const struct linear_args *args,
             .dtype = cuda_kernel_dtype(args->y.dtype), .num = part,
             .n = (int) n, .add = args->epilogue == EPILOGUE_ADD,
             .silu_mul = args->epilogue == EPILOGUE_SILU_MUL,
-            .pdl = cb->pdl }, cb->stream), "linear epilogue");
+            .pdl = overlap(cb) }, cb->stream), "linear epilogue");
     }
 }
 
@@ -165,7 +177,7 @@ linear_epilogue(struct cuda_backend *cb, const struct linear_args *args,
         (void) cuda_keep(cb, silu_mul_launch(&(struct product_params) {
             .y = y, .product = cb->product,
             .dtype = cuda_kernel_dtype(args->y.dtype), .num = num,
-            .n = (int) n, .pdl = cb->pdl }, cb->stream), "silu_mul");
+            .n = (int) n, .pdl = overlap(cb) }, cb->stream), "silu_mul");
         return;
     }
 }
@@ -181,8 +193,10 @@ linear_gemv(struct cuda_backend *cb, const struct linear_args *args,
         .dtype = cuda_kernel_dtype(args->x.dtype), .num = num,
         .n = (int) args->y.shape[1], .k = (int) w->in,
         .add = args->epilogue == EPILOGUE_ADD,
-        .silu_mul = args->epilogue == EPILOGUE_SILU_MUL, .overlap = cb->pdl };
-    if (cb->simple_kernels || num > GEMV_ROWS_MAX || w->num_parts != 1
+        .silu_mul = args->epilogue == EPILOGUE_SILU_MUL,
+        .overlap = overlap(cb) };
+    if (cb->simple_kernels || cb->invariant || num > GEMV_ROWS_MAX
+        || w->num_parts != 1
         || w->part[0].dtype != args->x.dtype || !gemv_takes(&p))
     {
         return false;
@@ -198,7 +212,12 @@ linear_direct(struct cuda_backend *cb, const struct linear_args *args,
 {
     const struct weight  *w = args->weight;
     enum dtype            dtype = args->y.dtype;
-    bool                  to_y = args->epilogue == EPILOGUE_NONE;
+    bool                  add = args->epilogue == EPILOGUE_ADD
+                                && num > CUDA_DECODE_ROWS_MAX
+                                && !cb->invariant
+                                && (size_t) num * (size_t) w->rows
+                                   * dtype_bytes(dtype) <= cb->product_bytes;
+    bool                  to_y = args->epilogue == EPILOGUE_NONE || add;
     const void           *bias = w->bias == NULL ? NULL
                                  : dtype == DTYPE_F32 ? (void *) w->bias
                                  : dtype == w->part[0].dtype ? w->bias16
@@ -216,12 +235,15 @@ linear_direct(struct cuda_backend *cb, const struct linear_args *args,
             .x = at_byte(x, first * w->in, args->x.dtype),
             .w = w->part[0].data, .bias = bias, .y_dtype = dtype,
             .x_dtype = args->x.dtype, .w_dtype = w->part[0].dtype,
-            .num = part, .n = w->rows, .k = w->in, .y_stride = w->rows };
+            .num = part, .n = w->rows, .k = w->in, .y_stride = w->rows,
+            .add = add };
         if (!cuda_gemm_run(cb, &g)) {
             check_eq(first, 0);
             return false;
         }
-        linear_epilogue(cb, args, first, part, part == num);
+        if (!to_y) {
+            linear_epilogue(cb, args, first, part, part == num);
+        }
     }
     return true;
 }
@@ -276,14 +298,16 @@ cuda_lm_head(struct backend *be, const struct lm_head_args *args)
         (void) cuda_keep(cb, gather_launch(&(struct gather_params) {
             .y = cb->normed, .x = args->x.data, .ids = cb->dev.logits_idx,
             .y_dtype = dtype, .x_dtype = dtype, .num = num,
-            .n = (int) w->in, .pdl = cb->pdl }, cb->stream),
+            .n = (int) w->in, .pdl = overlap(cb) }, cb->stream),
             "gather of logits rows");
     }
     struct gemv_params  p = {
         .y = args->logits.data, .x = cb->normed, .w = w->part[0].data,
         .dtype = cuda_kernel_dtype(args->x.dtype), .num = num,
-        .n = (int) w->rows, .k = (int) w->in, .y_f32 = 1, .overlap = cb->pdl };
-    if (!cb->simple_kernels && num <= GEMV_ROWS_MAX && w->num_parts == 1
+        .n = (int) w->rows, .k = (int) w->in, .y_f32 = 1,
+        .overlap = overlap(cb) };
+    if (!cb->simple_kernels && !cb->invariant && num <= GEMV_ROWS_MAX
+        && w->num_parts == 1
         && w->part[0].dtype == args->x.dtype && gemv_takes(&p))
     {
         (void) cuda_keep(cb, gemv_launch(&p, cb->stream), "gemv");
@@ -356,7 +380,7 @@ cuda_qk_norm_rope_append(struct backend *be,
     check_lt(cb->slot_max / kv->block_size, kv->num_blocks);
     cuda_flush(cb);
     learn_kv(cb, kv);
-    (void) cuda_keep(cb, rope_append_launch(&(struct rope_params) {
+    const struct rope_params  p = {
         .qkv = args->qkv.data,
         .q_norm = norm_vector(&args->q_norm, kv->head_dim),
         .k_norm = norm_vector(&args->k_norm, kv->head_dim),
@@ -366,7 +390,11 @@ cuda_qk_norm_rope_append(struct backend *be,
         .kv = kv_layer_of(kv, args->layer_idx),
         .dtype = cuda_kernel_dtype(args->qkv.dtype),
         .num = rows_of(cb, &args->qkv), .num_heads = args->num_heads,
-        .pdl = cb->pdl }, cb->stream), "rope and append");
+        .pdl = overlap(cb) };
+    bool  wide = !cb->simple_kernels && rope_wide_takes(&p);
+    (void) cuda_keep(cb, wide ? rope_wide_launch(&p, cb->stream)
+                              : rope_append_launch(&p, cb->stream),
+                     "rope and append");
 }
 
 void
@@ -391,9 +419,10 @@ cuda_attention(struct backend *be, const struct attention_args *args)
         .positions = cb->dev.positions, .row_table = cb->dev.row_table,
         .block_tables = cb->dev.block_tables, .num_items = cb->dev.num_decode,
         .decode_items = cb->dev.shared, .decode_first = cb->dev.shared_first,
-        .decode_shares = cb->num_shares, .decode_blocks = cb->num_sms,
+        .decode_shares = cb->num_sms * ATTENTION_DECODE_WARPS,
+        .decode_blocks = cb->num_sms,
         .partial_out = cb->partial_out, .partial_ml = cb->partial_ml,
-        .counters = cb->counters, .pdl = cb->pdl };
+        .counters = cb->counters, .pdl = overlap(cb) };
     cuda_flush(cb);
     learn_kv(cb, kv);
     if (cb->model != NULL && !cb->model->known) {

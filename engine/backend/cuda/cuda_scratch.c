@@ -200,7 +200,10 @@ cuda_reserve(struct backend *be, const struct backend_limits *limits,
     }
     cuda_release_step(cb);
     cb->limits = (struct backend_limits) { .max_num_seqs = 0 };
-    cb->max_splits = l.max_num_seqs * CUDA_SPLITS_PER_SEQ + CUDA_SPLITS_EXTRA;
+    cb->max_splits = cb->invariant
+                     ? l.max_num_seqs * cuda_splits_of(l.max_model_len)
+                     : l.max_num_seqs * CUDA_SPLITS_PER_SEQ
+                       + CUDA_SPLITS_EXTRA;
     if (reserve_scratch(cb, &l, err) != OK || reserve_arrays(cb, &l, err) != OK
         || cuda_sample_reserve(cb, &l, err) != OK)
     {

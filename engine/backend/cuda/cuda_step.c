@@ -7,9 +7,11 @@
  *
  * WORK LISTS.  A sequence with one row is split by key position: chunks of 256
  * keys up to position 4096, of 2048 from there.  So a row's sum has the same
- * shape whatever it is batched with, except when the step needs more splits
- * than there is room for: then chunks double until it fits, and in large steps
- * on Hopper, where cuda_plan.c gives every warp an equal share of all keys.
+ * shape whatever it is batched with, with three exceptions: when the step needs
+ * more splits than there is room for, chunks double until it fits; when it
+ * leaves most of the GPU without work, chunks are halved down to one tile; and
+ * in large steps on Hopper cuda_plan.c gives every warp an equal share of all
+ * keys.  Batch-invariant, there is room for any step's splits and none of these.
  * Longer queries are cut into items of ATTENTION_ROWS rows, the last rows
  * first, because they see the most keys. */
 #include "engine/backend/cuda/cuda_internal.h"
@@ -21,11 +23,13 @@
 #define CHUNK_KEYS        256
 #define CHUNK_KEYS_LONG   2048
 #define CHUNK_LONG_FROM   4096
+#define GROW_MIN          (-2)     /* CHUNK_KEYS >> 2 is one tile */
+#define FEW_BLOCKS_PER_SM 2
 #define WORD              16       /* bytes the device reads at once */
-#define SHARES_PER_SM     4        /* at most ATTENTION_DECODE_WARPS; the best
-                                      of 2 to 6 on an H200 */
+#define SHARES_PER_SM     4        /* the best of 2 to 6 on an H200 */
 #define SHARE_TILES_MIN   12000    /* tiles of 32 keys and one kv head from
-                                      which equal shares win */
+                                      which equal shares win; */
+#define SHARE_WHOLE_MIN   8000     /* when they cut no row */
 
 static int
 min_int(int a, int b)
@@ -52,7 +56,6 @@ pack_room(struct packer *p, const void *device, size_t bytes)
     size_t                 words = (bytes + WORD - 1) / WORD;
     check_lt(params->num_segments, UNPACK_SEGMENTS_MAX);
     params->segments[params->num_segments++] = (struct unpack_segment) {
-        .src = (uint32_t) p->used,
         .dst = (uint32_t) ((const char *) device - p->cb->step_device),
         .words = (int32_t) words };
     p->used += words * WORD;
@@ -123,7 +126,17 @@ static int
 chunk_end(int begin, int grow)
 {
     int  chunk = begin < CHUNK_LONG_FROM ? CHUNK_KEYS : CHUNK_KEYS_LONG;
-    return begin + (chunk << grow);
+    return begin + (grow < 0 ? chunk >> -grow : chunk << grow);
+}
+
+int
+cuda_splits_of(int context_len)
+{
+    int  num = 0;
+    for (int key = 0; key < context_len; key = chunk_end(key, 0)) {
+        num++;
+    }
+    return num;
 }
 
 static int
@@ -140,17 +153,34 @@ count_splits(const struct step_inputs *in, int grow)
     return total;
 }
 
+/* How often chunks are doubled, or halved (negative); *num: the splits. */
+static int
+choose_grow(const struct cuda_backend *cb, const struct step_inputs *in,
+            int *num)
+{
+    int  grow = 0, next;
+    int  heads = cb->model != NULL ? cb->model->num_kv_heads : 0;
+    *num = count_splits(in, 0);
+    /* a chunk of 2^30 keys holds any context: one split a sequence */
+    while (*num > cb->max_splits) {
+        *num = count_splits(in, ++grow);
+    }
+    while (heads > 0 && !cb->invariant && grow <= 0 && grow > GROW_MIN
+           && (next = count_splits(in, grow - 1)) <= cb->max_splits
+           && next * heads <= cb->num_sms * FEW_BLOCKS_PER_SM)
+    {
+        *num = next;
+        grow--;
+    }
+    return grow;
+}
+
 static void
 plan_decode(struct packer *p, const struct step_inputs *in,
             const int32_t *tables)
 {
     struct cuda_backend  *cb = p->cb;
-    int                   grow = 0, num = count_splits(in, 0), at = 0;
-    /* a chunk of 2^30 keys holds any context: one split a sequence */
-    while (num > cb->max_splits) {
-        grow++;
-        num = count_splits(in, grow);
-    }
+    int                   num, at = 0, grow = choose_grow(cb, in, &num);
     struct attention_item  *items = pack_room(p, cb->dev.decode,
                                               (size_t) num * sizeof *items);
     cb->num_decode = num;
@@ -173,6 +203,49 @@ plan_decode(struct packer *p, const struct step_inputs *in,
     check_eq(at, num);
 }
 
+/* Shares of whole rows, so that no partial results are left, when the rows of a
+ * step are about as long as each other and their number fits the GPU; or 0. */
+static int
+whole_shares(const struct cuda_backend *cb, int64_t rows)
+{
+    static const int  per_sm[] = { 4, 3, 5, 2, 6 };
+    _Static_assert(ATTENTION_DECODE_WARPS >= 6, "shares of a multiprocessor");
+    for (size_t i = 0; i < sizeof per_sm / sizeof *per_sm; i++) {
+        int64_t  room = (int64_t) cb->num_sms * per_sm[i];
+        int64_t  each = (rows + room - 1) / room;
+        /* few warps idle */
+        if (rows % each == 0 && rows * 100 >= room * each * 93) {
+            return (int) (rows / each);
+        }
+    }
+    return 0;
+}
+
+/* How many shares a step's keys are cut into; 0: not into shares.  first_rows
+ * gets the row of every sequence of one row, -1 for others. */
+static int
+choose_shares(const struct cuda_backend *cb, const struct step_inputs *in,
+              int32_t *first_rows)
+{
+    int64_t  tiles = 0, most = 0, num = 0, heads = cb->model->num_kv_heads;
+    for (int s = 0; s < in->num_seqs; s++) {
+        int64_t  len = (in->context_lens[s] + ATTENTION_DECODE_KEYS - 1)
+                       / ATTENTION_DECODE_KEYS;
+        first_rows[s] = query_len(in, s) == 1 ? in->cu_seqlens_q[s] : -1;
+        if (first_rows[s] >= 0) {
+            num++;
+            tiles += len;
+            most = len > most ? len : most;
+        }
+    }
+    int  whole = most * num * 100 <= tiles * 104 ? whole_shares(cb, num * heads)
+                                                 : 0;
+    if (tiles * heads >= (whole > 0 ? SHARE_WHOLE_MIN : SHARE_TILES_MIN)) {
+        return whole > 0 ? whole : cb->num_sms * SHARES_PER_SM;
+    }
+    return 0;
+}
+
 /* Equal shares of the keys when there are enough; false: not. */
 static bool
 plan_shares(struct packer *p, const struct step_inputs *in, int32_t *rows,
@@ -180,22 +253,19 @@ plan_shares(struct packer *p, const struct step_inputs *in, int32_t *rows,
 {
     struct cuda_backend      *cb = p->cb;
     const struct cuda_model  *m = cb->model;
-    int64_t                   tiles = 0;
-    int  num_shares = cb->num_sms * SHARES_PER_SM;
-    if (m == NULL || !m->known || !m->shares
+    int                       num_shares;
+    if (cb->invariant || m == NULL || !m->known || !m->shares
         || m->num_kv_heads > CUDA_SHARE_HEADS_MAX)
     {
         return false;
     }
-    for (int s = 0; s < in->num_seqs; s++) {
-        rows[s] = query_len(in, s) == 1 ? in->cu_seqlens_q[s] : -1;
-        tiles += rows[s] < 0 ? 0 : in->context_lens[s] / ATTENTION_DECODE_KEYS;
-    }
-    if (tiles * m->num_kv_heads < SHARE_TILES_MIN) {
+    num_shares = choose_shares(cb, in, rows);
+    if (num_shares == 0) {
         return false;
     }
+    int       warps = cb->num_sms * ATTENTION_DECODE_WARPS;
     int32_t  *first = pack_room(p, cb->dev.shared_first,
-                                ((size_t) num_shares + 1) * sizeof *first);
+                                ((size_t) warps + 1) * sizeof *first);
     /* its size is known when it is filled in: it comes last */
     struct decode_item  *items = pack_room(p, cb->dev.shared, 0);
     int  num = decode_plan(&(struct decode_plan_args) {
@@ -208,6 +278,9 @@ plan_shares(struct packer *p, const struct step_inputs *in, int32_t *rows,
         p->params.num_segments -= 2;
         p->used = (size_t) ((char *) first - p->half->host);
         return false;
+    }
+    for (int i = num_shares + 1; i <= warps; i++) {
+        first[i] = num;              /* warps without a share */
     }
     p->params.num_segments--;
     (void) pack_room(p, cb->dev.shared, (size_t) num * sizeof *items);
@@ -364,7 +437,7 @@ cuda_step_begin(struct backend *be, const struct step_inputs *in)
     choose_rows(cb, in);
     pack_step(cb, in);
     cb->step = *in;
-    cb->in_step = true;
+    cb->in_step = cb->fresh = true;
     if (cb->graphs && cb->model != NULL && cb->model->known && is_decode(in)
         && cuda_graph_bucket(in->num_tokens) > 0)
     {
