@@ -581,7 +581,12 @@ ngx_http_llm_session_welcome(ngx_http_llm_session_t *s, u_char *data,
 
     s->unpublished = 1;
     ngx_http_llm_session_push_waiting(s);
-    ngx_post_event(s->kick->read, &ngx_posted_events);
+
+    /* a request that could not be pushed may have ended a removed session */
+
+    if (s->state == NGX_HTTP_LLM_UP) {
+        ngx_post_event(s->kick->read, &ngx_posted_events);
+    }
 
     return;
 
