@@ -18,7 +18,7 @@
 #define APP_CPU_SEQS      128
 #define APP_CPU_TOKENS    512
 #define APP_CPU_KV_BYTES  ((size_t) 512 << 20)
-#define APP_GPU_SEQS      256
+#define APP_GPU_SEQS      512
 #define APP_GPU_TOKENS    2048    /* a prompt's chunk holds up the others' next
                                      token for no longer than some 50 ms */
 

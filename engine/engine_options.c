@@ -52,7 +52,7 @@ const struct option  engine_options_table[] = {
       "auto: the model's; fp8: half the memory, with the checkpoint's k_scale "
       "and v_scale", 0, 0, "auto|bfloat16|fp8|fp8_e4m3" },
     { "max-num-seqs", OPTION_INT, F(max_num_seqs), "0", "N",
-      "sequences in one step; 0: 256 on a GPU, 128 on the CPU", 0, 4096, NULL },
+      "sequences in one step; 0: 512 on a GPU, 128 on the CPU", 0, 4096, NULL },
     { "max-num-batched-tokens", OPTION_INT, F(max_num_batched_tokens), "0",
       "N", "tokens in one step; 0: 2048 on a GPU, 512 on the CPU", 0, 1 << 20,
       NULL },
