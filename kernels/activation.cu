@@ -22,7 +22,6 @@ epilogue_kernel(struct epilogue_params p)
 {
     int     col = blockIdx.x * THREADS + threadIdx.x;
     size_t  row = blockIdx.y;
-    pdl_launch_next();
     pdl_wait();
     if (col >= p.n) {
         return;
@@ -65,7 +64,6 @@ silu_mul_kernel(struct product_params p)
     using X = struct vector<T, V>;
     int     col = blockIdx.x * THREADS + threadIdx.x;
     size_t  row = blockIdx.y, n = static_cast<size_t>(p.n / V);
-    pdl_launch_next();
     pdl_wait();
     if (col < p.n / V) {
         const X  *product = static_cast<const X *>(p.product) + row * 2 * n;
@@ -77,6 +75,7 @@ silu_mul_kernel(struct product_params p)
         }
         static_cast<X *>(p.y)[row * n + col] = gate;
     }
+    pdl_launch_next();
 }
 
 template <typename T, int V> static __global__ void
@@ -85,7 +84,6 @@ add_kernel(struct product_params p)
     using X = struct vector<T, V>;
     int     col = blockIdx.x * THREADS + threadIdx.x;
     size_t  at = blockIdx.y * static_cast<size_t>(p.n / V) + col;
-    pdl_launch_next();
     pdl_wait();
     if (col < p.n / V) {
         X  a = static_cast<const X *>(p.product)[at];
@@ -96,6 +94,7 @@ add_kernel(struct product_params p)
         }
         static_cast<X *>(p.y)[at] = y;
     }
+    pdl_launch_next();
 }
 
 template <typename T> static cudaError_t

@@ -195,7 +195,6 @@ template <typename S> static __global__ void __launch_bounds__(TILE_THREADS)
 decode_kernel(struct attention_params p)
 {
     extern __shared__ uint4  smem_bytes[];
-    pdl_launch_next();
     int  num_items = *p.num_items;      /* as old as the step: no wait */
     if (static_cast<int>(blockIdx.x) >= num_items) {
         pdl_wait();
@@ -206,6 +205,7 @@ decode_kernel(struct attention_params p)
                        i == static_cast<int>(blockIdx.x));
         __syncthreads();                /* shared memory is free again */
     }
+    pdl_launch_next();
 }
 
 /* Columns of blocks that fill the GPU once: no more than there can be items. */

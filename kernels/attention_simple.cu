@@ -43,7 +43,6 @@ attention_simple_kernel(struct attention_params p)
     int     head_dim = p.kv.head_dim;
     size_t  row = blockIdx.x;
     float   q[DIMS_MAX], o[DIMS_MAX], max = -INFINITY, sum = 0.0f;
-    pdl_launch_next();
     pdl_wait();
     if (head >= p.num_heads || p.row_table[row] < 0) {
         return;

@@ -125,9 +125,10 @@ pdl_wait(void)
 }
 
 /* The next kernel's blocks may start where there is room for them, once every
- * block of this one has begun.  First thing in a kernel: what the next one does
- * before its own pdl_wait() (loading weights) then overlaps with all of this
- * one, and pdl_wait() waits for its end in any case. */
+ * block of this one has come here or ended.  After this kernel's own pdl_wait():
+ * before it, the kernels after the next one start as well and take the places
+ * that blocks of this one still need (a step of one row took 5.2 ms instead of
+ * 4.4).  Except in gemv.cu, whose last wave is the bottleneck. */
 __device__ __forceinline__ void
 pdl_launch_next(void)
 {

@@ -6,7 +6,6 @@
 static __global__ void
 gather_kernel(struct gather_params p)
 {
-    pdl_launch_next();
     pdl_wait();
     size_t  src = static_cast<size_t>(p.ids[blockIdx.x]) * p.n;
     size_t  dst = static_cast<size_t>(blockIdx.x) * p.n;
@@ -19,7 +18,6 @@ gather_kernel(struct gather_params p)
 template <typename WORD> static __global__ void
 gather_bits_kernel(struct gather_params p, int words)
 {
-    pdl_launch_next();
     pdl_wait();
     const WORD  *x = static_cast<const WORD *>(p.x)
                      + static_cast<size_t>(p.ids[blockIdx.x]) * words;

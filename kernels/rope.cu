@@ -23,7 +23,6 @@ rope_append_kernel(struct rope_params p)
     int     num_kv = p.kv.num_kv_heads, num_heads = p.num_heads + 2 * num_kv;
     size_t  row = blockIdx.x;
     float   a[PAIRS_MAX], b[PAIRS_MAX];
-    pdl_launch_next();
     pdl_wait();
     if (head >= num_heads) {
         return;
@@ -50,6 +49,7 @@ rope_append_kernel(struct rope_params p)
         r = __frsqrt_rn(warp_sum(sum) / static_cast<float>(head_dim)
                         + (is_q ? p.q_eps : p.k_eps));
     }
+    pdl_launch_next();
     int     kv_head = is_v ? head - p.num_heads - num_kv : head - p.num_heads;
     size_t  at = is_q ? 0 : slot_offset(p.kv, slot, kv_head);
     void   *cache = is_v ? p.kv.v : p.kv.k;

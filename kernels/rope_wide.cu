@@ -93,7 +93,6 @@ rope_wide_kernel(struct rope_params p)
     int     head = valid ? index : 0;
     bool    is_q = head < p.num_heads, is_v = head >= p.num_heads + num_kv;
     float   a[WIDE], b[WIDE];
-    pdl_launch_next();
     pdl_wait();
     int     slot = p.slots[row];
     T      *x = static_cast<T *>(p.qkv) + (row * num_heads + head) * head_dim
@@ -126,6 +125,7 @@ rope_wide_kernel(struct rope_params p)
             b[i] = weight != NULL && !is_v ? v[i] : b[i];
         }
     }
+    pdl_launch_next();
     if (!valid || (!is_q && slot < 0)) {
         return;
     }

@@ -24,7 +24,7 @@
 #define CHUNK_KEYS_LONG   2048
 #define CHUNK_LONG_FROM   4096
 #define GROW_MIN          (-2)     /* CHUNK_KEYS >> 2 is one tile */
-#define FEW_BLOCKS_PER_SM 2
+#define FEW_BLOCKS_PER_SM 1
 #define WORD              16       /* bytes the device reads at once */
 #define SHARES_PER_SM     4        /* the best of 2 to 6 on an H200 */
 #define SHARE_TILES_MIN   12000    /* tiles of 32 keys and one kv head from
@@ -238,8 +238,8 @@ choose_shares(const struct cuda_backend *cb, const struct step_inputs *in,
             most = len > most ? len : most;
         }
     }
-    int  whole = most * num * 100 <= tiles * 104 ? whole_shares(cb, num * heads)
-                                                 : 0;
+    int  whole = num > 0 && most * num * 100 <= tiles * 104
+                 ? whole_shares(cb, num * heads) : 0;
     if (tiles * heads >= (whole > 0 ? SHARE_WHOLE_MIN : SHARE_TILES_MIN)) {
         return whole > 0 ? whole : cb->num_sms * SHARES_PER_SM;
     }
