@@ -184,6 +184,9 @@ open_kv(struct model *m, const struct model_options *o, struct err *err)
             return ERROR;
         }
         p.scales = m->weights.kv_scales;
+    } else if (m->weights.kv_scales[0] > 0) {
+        log_notice("the checkpoint has scales for an fp8 KV cache, which "
+                   "--kv-cache-dtype fp8 uses");
     }
     size_t  block_bytes = kv_pool_block_bytes(&p);
     if (p.num_blocks == 0 && block_bytes != 0

@@ -223,6 +223,34 @@ static const struct {
     { "num_local_experts", 0 },
 };
 
+static bool
+json_is(const struct json *object, const char *key, const char *text)
+{
+    const struct json  *v = json_find(object, key);
+    return v != NULL && v->type == JSON_STRING
+           && str_eq(v->string, str_from(text));
+}
+
+/* compressed-tensors with scales for an fp8 KV cache and nothing else: the
+ * weights are as they were; see kv_scales.h. */
+static bool
+quantizes_kv_only(const struct json *quant)
+{
+    if (quant->type != JSON_OBJECT
+        || !json_is(quant, "quant_method", "compressed-tensors"))
+    {
+        return false;
+    }
+    const struct json  *groups = json_find(quant, "config_groups");
+    const struct json  *kv = json_find(quant, "kv_cache_scheme");
+    const struct json  *bits = kv != NULL && kv->type == JSON_OBJECT
+                               ? json_find(kv, "num_bits") : NULL;
+    return (groups == NULL || groups->type == JSON_NULL
+            || (groups->type == JSON_OBJECT && groups->num_children == 0))
+           && bits != NULL && bits->type == JSON_INT && bits->f == 8
+           && json_is(kv, "type", "float") && json_is(kv, "strategy", "tensor");
+}
+
 static void
 refuse_unsupported(struct config_reader *r, const struct model_config *c)
 {
@@ -239,7 +267,7 @@ refuse_unsupported(struct config_reader *r, const struct model_config *c)
         }
     }
     const struct json  *quant = config_find(r, "quantization_config");
-    if (quant != NULL) {
+    if (quant != NULL && !quantizes_kv_only(quant)) {
         const struct json  *method = quant->type == JSON_OBJECT
                                      ? json_find(quant, "quant_method") : NULL;
         struct str          name = method != NULL && method->type == JSON_STRING

@@ -286,6 +286,38 @@ test_neutral_values_of_unsupported_keys_are_fine(void **state)
     assert_int_equal(c.dtype, DTYPE_BF16);
 }
 
+#define FP8_KV  "\"kv_cache_scheme\":{\"num_bits\":8,\"type\":\"float\","      \
+                "\"strategy\":\"tensor\",\"dynamic\":false}"
+
+/* The weights of such a checkpoint are as they were. */
+static void
+test_scales_of_an_fp8_cache_alone_are_no_quantization(void **state)
+{
+    struct model_config  c;
+    struct err           err;
+    (void) state;
+    load(&c, "LlamaForCausalLM", "\"quantization_config\":{\"quant_method\":"
+         "\"compressed-tensors\",\"config_groups\":{}," FP8_KV "}");
+    static const char *const  refused[] = {
+        "\"config_groups\":{\"group_0\":{}}," FP8_KV,
+        "\"config_groups\":{}",
+        "\"config_groups\":{},\"kv_cache_scheme\":null",
+        "\"config_groups\":{},\"kv_cache_scheme\":{\"num_bits\":4,"
+        "\"type\":\"float\",\"strategy\":\"tensor\"}",
+        "\"config_groups\":{},\"kv_cache_scheme\":{\"num_bits\":8,"
+        "\"type\":\"int\",\"strategy\":\"tensor\"}",
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        char  extra[512];
+        (void) snprintf(extra, sizeof extra, "\"quantization_config\":{"
+                        "\"quant_method\":\"compressed-tensors\",%s}",
+                        refused[i]);
+        assert_int_equal(parse(&c, llama("LlamaForCausalLM", extra), NULL,
+                               &err), ERROR);
+        assert_non_null(strstr(err.message, "compressed-tensors"));
+    }
+}
+
 static void
 test_generation_config_wins_over_config(void **state)
 {
@@ -351,6 +383,7 @@ main(void)
         cmocka_unit_test(test_saved_models_mean_the_same_in_both_forms),
         cmocka_unit_test(test_what_is_not_supported_is_refused_by_name),
         cmocka_unit_test(test_neutral_values_of_unsupported_keys_are_fine),
+        cmocka_unit_test(test_scales_of_an_fp8_cache_alone_are_no_quantization),
         cmocka_unit_test(test_generation_config_wins_over_config),
         cmocka_unit_test(test_parameters_are_counted_as_published),
         cmocka_unit_test(test_a_missing_directory_is_an_error_with_its_name),
