@@ -41,8 +41,9 @@ warps_store(const struct tile_state<S> &t, int group, struct warps_smem<S> *w)
         }
 #pragma unroll
         for (int i = 0; i < S::HD / 8; i++) {
-            w->o[warp][row][i * 8 + lane % 4 * 2] = t.o[i][2 * half];
-            w->o[warp][row][i * 8 + lane % 4 * 2 + 1] = t.o[i][2 * half + 1];
+            float  *to = &w->o[warp][row][column_of<S::FP8>(i)];
+            to[0] = t.o[i][2 * half];
+            to[1] = t.o[i][2 * half + 1];
         }
     }
 }
@@ -52,7 +53,7 @@ template <typename S> static __device__ __forceinline__ void
 warps_merge(const struct attention_params &p, const struct attention_item &item,
             int first_head, int group, const struct warps_smem<S> *w)
 {
-    using T = typename S::T;
+    using T = typename S::IO;
     for (int i = threadIdx.x; i < group * S::HD; i += TILE_THREADS) {
         int    row = i / S::HD, col = i % S::HD;
         float  m = -INFINITY, l = 0.0f, o = 0.0f;
@@ -68,7 +69,7 @@ warps_merge(const struct attention_params &p, const struct attention_item &item,
         if (item.num_parts == 1) {
             static_cast<T *>(p.out)[(static_cast<size_t>(item.row)
                                      * p.num_heads + head) * S::HD + col]
-                = from_float<T>(o / l);
+                = from_float<T>(o / l * p.kv.v_scale);
             continue;
         }
         size_t  at = (static_cast<size_t>(item.partial) + item.part)
@@ -106,7 +107,8 @@ template <typename S> static __device__ __forceinline__ void
 parts_merge(const struct attention_params &p, const struct attention_item &item,
             int first_head, int group)
 {
-    using T = typename S::T;
+    using T = typename S::IO;
+    float   scale = p.kv.v_scale;
     size_t  stride = static_cast<size_t>(p.num_heads);    /* part to part */
     for (int i = threadIdx.x; i < group * S::HD / 4; i += TILE_THREADS) {
         int     col = i % (S::HD / 4) * 4;
@@ -136,7 +138,8 @@ parts_merge(const struct attention_params &p, const struct attention_item &item,
             static_cast<T *>(p.out)
             + (static_cast<size_t>(item.row) * p.num_heads + head) * S::HD
             + col);
-        *out = make_uint2(pack<T>(o.x / l, o.y / l), pack<T>(o.z / l, o.w / l));
+        *out = make_uint2(pack<T>(o.x / l * scale, o.y / l * scale),
+                          pack<T>(o.z / l * scale, o.w / l * scale));
     }
 }
 
@@ -144,14 +147,14 @@ template <typename S> static __device__ __forceinline__ void
 decode_item(const struct attention_params &p, const struct attention_item &item,
             typename S::T *smem, bool wait)
 {
-    using T = typename S::T;
+    __shared__ float  row_scale[S::ROWS];
     int  kv_head = blockIdx.y, group = p.num_heads / p.kv.num_kv_heads;
     int  first_head = kv_head * group, pos = item.position;
     struct tile_span  span = { pos, 0, p.window, item.key_begin,
                                item.key_end };
     struct tile_state<S>  t;
     static_assert(sizeof(struct warps_smem<S>)
-                  <= 2 * S::STAGE * sizeof(T), "merge fits over the stages");
+                  <= S::STAGES * S::STAGE * sizeof(typename S::KV), "merge fits over the stages");
     if (p.window > 0) {
         span.begin = max(span.begin, pos + 1 - p.window);
     }
@@ -166,19 +169,14 @@ decode_item(const struct attention_params &p, const struct attention_item &item,
         }
         pdl_wait();
     }
-    for (int i = threadIdx.x; i < S::ROWS * (S::HD / 8); i += TILE_THREADS) {
-        int       row = i / (S::HD / 8), col = i % (S::HD / 8) * 8;
-        bool      valid = row < group;
-        const T  *q = static_cast<const T *>(p.qkv)
-                      + static_cast<size_t>(item.row) * p.qkv_stride
-                      + static_cast<size_t>(first_head + (valid ? row : 0))
-                        * S::HD + col;
-        copy_async(smem + row * S::STRIDE + col, q, valid);
-    }
+    tile_bring_query<S>(static_cast<const typename S::IO *>(p.qkv)
+                        + static_cast<size_t>(item.row) * p.qkv_stride
+                        + static_cast<size_t>(first_head) * S::HD, S::HD,
+                        group, p.scale * LOG2_E, smem, row_scale);
     if (begun) {
         copy_commit();
     }
-    tile_run<S>(p, table, kv_head, span, smem, t, begun);
+    tile_run<S>(p, table, kv_head, span, smem, row_scale, t, begun);
     struct warps_smem<S>  *w = reinterpret_cast<struct warps_smem<S> *>(
         smem + S::ROWS * S::STRIDE);
     copy_wait<0>();
@@ -227,10 +225,10 @@ decode_columns(const struct attention_params *p, unsigned int *columns)
     return e;
 }
 
-template <typename T, int HD> static cudaError_t
+template <typename T, typename KV, int HD> static cudaError_t
 decode_run(const struct attention_params *p, cudaStream_t stream)
 {
-    using S = tile_shape<T, HD, 1>;
+    using S = tile_shape<T, KV, HD, 1>;
     unsigned int  columns;
     cudaError_t   e = decode_columns<S>(p, &columns);
     if (e != cudaSuccess) {
@@ -242,49 +240,58 @@ decode_run(const struct attention_params *p, cudaStream_t stream)
                          TILE_THREADS, S::SMEM_BYTES, stream, p->pdl, *p);
 }
 
-template <typename T, int HD> static cudaError_t
+template <typename T, typename KV, int HD> static cudaError_t
 decode_allow_smem(void)
 {
-    using S = tile_shape<T, HD, 1>;
+    using S = tile_shape<T, KV, HD, 1>;
     return cudaFuncSetAttribute(decode_kernel<S>,
                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
                                 S::SMEM_BYTES);
 }
 
-template <typename T> static cudaError_t
+template <typename T, typename KV> static cudaError_t
 decode_typed(const struct attention_params *p, cudaStream_t stream)
 {
     switch (p->kv.head_dim) {
     case 64:
-        return decode_run<T, 64>(p, stream);
+        return decode_run<T, KV, 64>(p, stream);
     case 96:
-        return decode_run<T, 96>(p, stream);
+        return decode_run<T, KV, 96>(p, stream);
     case 128:
-        return decode_run<T, 128>(p, stream);
+        return decode_run<T, KV, 128>(p, stream);
     case 256:
-        return decode_run<T, 256>(p, stream);
+        return decode_run<T, KV, 256>(p, stream);
     default:
         return cudaErrorInvalidValue;
     }
 }
 
+template <typename T> static cudaError_t
+decode_any(const struct attention_params *p, cudaStream_t stream)
+{
+    return p->kv.dtype == KERNEL_F8_E4M3
+           ? decode_typed<T, __nv_fp8_storage_t>(p, stream)
+           : decode_typed<T, T>(p, stream);
+}
+
 cudaError_t
 attention_decode_launch(const struct attention_params *p, cudaStream_t stream)
 {
-    return p->dtype == KERNEL_BF16 ? decode_typed<__nv_bfloat16>(p, stream)
-                                   : decode_typed<__half>(p, stream);
+    return p->dtype == KERNEL_BF16 ? decode_any<__nv_bfloat16>(p, stream)
+                                   : decode_any<__half>(p, stream);
 }
+
+#define ALLOW(T, KV)                                                          \
+    decode_allow_smem<T, KV, 64>, decode_allow_smem<T, KV, 96>,               \
+    decode_allow_smem<T, KV, 128>, decode_allow_smem<T, KV, 256>
 
 extern "C" cudaError_t
 attention_decode_init(void)
 {
     cudaError_t (*const  all[])(void) = {
-        decode_allow_smem<__nv_bfloat16, 64>,
-        decode_allow_smem<__nv_bfloat16, 96>,
-        decode_allow_smem<__nv_bfloat16, 128>,
-        decode_allow_smem<__nv_bfloat16, 256>,
-        decode_allow_smem<__half, 64>, decode_allow_smem<__half, 96>,
-        decode_allow_smem<__half, 128>, decode_allow_smem<__half, 256>,
+        ALLOW(__nv_bfloat16, __nv_bfloat16), ALLOW(__half, __half),
+        ALLOW(__nv_bfloat16, __nv_fp8_storage_t),
+        ALLOW(__half, __nv_fp8_storage_t),
     };
     for (cudaError_t (*init)(void) : all) {
         cudaError_t  e = init();
@@ -299,7 +306,8 @@ int
 attention_tile_takes(const struct attention_params *p)
 {
     int  hd = p->kv.head_dim;
-    return p->dtype != KERNEL_F32 && p->dtype == p->kv.dtype
+    return p->dtype != KERNEL_F32
+           && (p->dtype == p->kv.dtype || p->kv.dtype == KERNEL_F8_E4M3)
            && (hd == 64 || hd == 96 || hd == 128 || hd == 256)
            && p->num_heads / p->kv.num_kv_heads <= ATTENTION_GROUP_MAX;
 }

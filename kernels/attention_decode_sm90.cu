@@ -13,6 +13,8 @@
  * the warp that counts itself last merges them in the order of the parts.  So
  * results depend on the plan, never on timing.
  *
+ * An fp8 cache (KV is __nv_fp8_storage_t) is multiplied in f16, see e4m3.cuh.
+ *
  * NaN: rows of a block outside the item's keys are what the cache holds: their
  * scores are masked by index and their V overwritten with zeros.
  *
@@ -31,27 +33,32 @@
 
 static_assert(KEYS == 32, "one table entry a lane, two 16-key products");
 
-template <int HD> static __host__ __device__ constexpr int
-stage_bytes(void)
-{
-    return 2 * KEYS * HD * 2;       /* K, then V */
-}
-
-template <int HD> static __host__ __device__ constexpr int
-num_stages(void)
-{
-    return RING_BYTES / stage_bytes<HD>();
-}
+/* IO: of qkv and out; T: of the products; HD: head_dim. */
+template <typename IO_, typename KV_, int HD_> struct decode_shape {
+    using IO = IO_;
+    using KV = KV_;
+    static constexpr bool FP8 = sizeof(KV) == 1;
+    using T = std::conditional_t<FP8, __half, IO_>;
+    static constexpr int  HD = HD_;
+    static constexpr int  ROW_BYTES = HD * static_cast<int>(sizeof(KV));
+    static constexpr int  HALF_BYTES = KEYS * ROW_BYTES;     /* K or V */
+    static constexpr int  STAGE_BYTES = 2 * HALF_BYTES;      /* K, then V */
+    static constexpr int  STAGES = RING_BYTES / STAGE_BYTES;
+    /* rows of the ring: a box of TMA is so wide, swizzled within itself */
+    static constexpr int  RING_ROW = ROW_BYTES < SWIZZLE_BYTES ? ROW_BYTES
+                                                               : SWIZZLE_BYTES;
+    static constexpr int  BOX = RING_ROW / static_cast<int>(sizeof(KV));
+};
 
 #if SM90_CODE
 
-template <int HD> struct stage_at {
+template <typename S> struct stage_at {
     int          stage;
     unsigned int parity;
     __device__ __forceinline__ void
     next(void)
     {
-        if (++stage == num_stages<HD>()) {
+        if (++stage == S::STAGES) {
             stage = 0;
             parity ^= 1;
         }
@@ -113,20 +120,20 @@ cursor_rows(const struct attention_params &p, const struct decode_item &item,
     }
 }
 
-template <int HD> static __device__ __forceinline__ void
+template <typename S> static __device__ __forceinline__ void
 bring(const struct attention_params &p, const CUtensorMap *k_map,
       const CUtensorMap *v_map, int row0, int row1, char *k, uint64_t *full)
 {
     int    box_rows = min(KEYS, 1 << p.kv.block_shift);
-    char  *v = k + KEYS * HD * 2;
-    barrier_arrive_expect(full, stage_bytes<HD>());
+    char  *v = k + S::HALF_BYTES;
+    barrier_arrive_expect(full, S::STAGE_BYTES);
 #pragma unroll
-    for (int half = 0; half < HD / SWIZZLE_ELEMS; half++) {
-        int  at = half * KEYS * SWIZZLE_BYTES, col = half * SWIZZLE_ELEMS;
+    for (int half = 0; half < S::HD / S::BOX; half++) {
+        int  at = half * KEYS * S::RING_ROW, col = half * S::BOX;
         tma_load_2d(k + at, k_map, col, row0, full);
         tma_load_2d(v + at, v_map, col, row0, full);
         if (box_rows < KEYS) {
-            at += box_rows * SWIZZLE_BYTES;
+            at += box_rows * S::RING_ROW;
             tma_load_2d(k + at, k_map, col, row1, full);
             tma_load_2d(v + at, v_map, col, row1, full);
         }
@@ -135,10 +142,10 @@ bring(const struct attention_params &p, const CUtensorMap *k_map,
 
 /* Starts the next tile of the warp's share, if there is one, into a stage that
  * all lanes have finished with. */
-template <int HD> static __device__ __forceinline__ void
+template <typename S> static __device__ __forceinline__ void
 bring_next(const struct attention_params &p, const CUtensorMap *k_map,
            const CUtensorMap *v_map, struct cursor &c, char *ring,
-           uint64_t *full, struct stage_at<HD> &at)
+           uint64_t *full, struct stage_at<S> &at)
 {
     while (c.tile == c.tiles) {
         if (++c.item >= c.end_item) {
@@ -155,8 +162,8 @@ bring_next(const struct attention_params &p, const CUtensorMap *k_map,
     int  row0 = __shfl_sync(0xffffffffu, c.row0, c.tile - c.batch);
     int  row1 = __shfl_sync(0xffffffffu, c.row1, c.tile - c.batch);
     if (threadIdx.x % WARP == 0) {
-        bring<HD>(p, k_map, v_map, row0, row1,
-                  ring + at.stage * stage_bytes<HD>(), &full[at.stage]);
+        bring<S>(p, k_map, v_map, row0, row1,
+                 ring + at.stage * S::STAGE_BYTES, &full[at.stage]);
     }
     __syncwarp();
     c.tile++;
@@ -165,74 +172,144 @@ bring_next(const struct attention_params &p, const CUtensorMap *k_map,
 
 /* ---- computing ---- */
 
-/* Byte of a 16-byte chunk in a swizzled half of 32 rows. */
-static __device__ __forceinline__ int
+/* Byte of a 16-byte chunk in swizzled rows of 128 or 64 bytes. */
+template <typename S> static __device__ __forceinline__ int
 chunk_at(int row, int chunk)
 {
-    return row * SWIZZLE_BYTES + ((chunk ^ (row & 7)) << 4);
+    int  swizzle = S::RING_ROW == SWIZZLE_BYTES ? row & 7 : row >> 1 & 3;
+    return row * S::RING_ROW + ((chunk ^ swizzle) << 4);
 }
 
-template <int HD> struct warp_state {
+template <typename S> struct warp_state {
     float        m[2], l[2];
-    float        o[HD / 8][4];
-    unsigned int q[HD / 16][4];
+    float        o[S::HD / 8][4];
+    unsigned int q[S::HD / 16][4];
+    float        scale[2];        /* of the scores, times log2(e) */
 };
 
 /* The query heads as left operands, straight from memory; rows past the group
  * are zeros. */
-template <typename T, int HD> static __device__ __forceinline__ void
-load_query(const struct attention_params &p, const struct decode_item &item,
-           int group, struct warp_state<HD> &t)
+template <typename S> static __device__ __forceinline__ void
+load_query_as_it_is(const typename S::IO *q, int group,
+                    struct warp_state<S> &t)
 {
-    int       lane = threadIdx.x % WARP, row = lane / 4;
-    const T  *q = static_cast<const T *>(p.qkv)
-                  + static_cast<size_t>(item.row) * p.qkv_stride
-                  + static_cast<size_t>(item.kv_head * group + row) * HD
-                  + lane % 4 * 2;
-    bool      low = row < group, high = row + 8 < group;
+    int   lane = threadIdx.x % WARP, row = lane / 4;
+    bool  low = row < group, high = row + 8 < group;
+    q += row * S::HD + lane % 4 * 2;
 #pragma unroll
-    for (int i = 0; i < HD / 16; i++) {
-        const T  *at = q + i * 16;
+    for (int i = 0; i < S::HD / 16; i++) {
+        const typename S::IO  *at = q + i * 16;
         t.q[i][0] = low ? *reinterpret_cast<const unsigned int *>(at) : 0;
-        t.q[i][1] = high ? *reinterpret_cast<const unsigned int *>(at + 8 * HD)
-                         : 0;
+        t.q[i][1] = high ? *reinterpret_cast<const unsigned int *>(
+                               at + 8 * S::HD) : 0;
         t.q[i][2] = low ? *reinterpret_cast<const unsigned int *>(at + 8) : 0;
         t.q[i][3] = high ? *reinterpret_cast<const unsigned int *>(
-                               at + 8 * HD + 8) : 0;
+                               at + 8 * S::HD + 8) : 0;
+    }
+}
+
+/* For fp8: f16, and the columns in the order of the codes: a lane's share of a
+ * row is 16 neighbours of every 64. */
+template <typename S> static __device__ __forceinline__ void
+load_query_as_f16(const typename S::IO *q, int group, struct warp_state<S> &t)
+{
+    int  lane = threadIdx.x % WARP;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        int    row = lane / 4 + 8 * half;
+        float  x[S::HD / 4], largest = 0.0f, inverse;
+#pragma unroll
+        for (int i = 0; i < S::HD / 4; i += 2) {
+            typename S::IO  pair[2] = { from_float<typename S::IO>(0.0f),
+                                        from_float<typename S::IO>(0.0f) };
+            if (row < group) {
+                memcpy(pair, __builtin_assume_aligned(
+                    q + row * S::HD + i / 16 * 64 + lane % 4 * 16 + i % 16, 4),
+                    4);
+            }
+            x[i] = to_float(pair[0]);
+            x[i + 1] = to_float(pair[1]);
+            largest = fmaxf(largest, fmaxf(fabsf(x[i]), fabsf(x[i + 1])));
+        }
+        largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
+        largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
+        float  factor = query_factor(largest, &inverse);
+        t.scale[half] *= inverse;
+#pragma unroll
+        for (int i = 0; i < S::HD / 4; i += 2) {
+            t.q[i / 4][i % 4 + half] = pack<typename S::T>(x[i] * factor,
+                                                           x[i + 1] * factor);
+        }
+    }
+}
+
+template <typename S> static __device__ __forceinline__ void
+load_query(const struct attention_params &p, const struct decode_item &item,
+           int group, struct warp_state<S> &t)
+{
+    const typename S::IO  *q = static_cast<const typename S::IO *>(p.qkv)
+                               + static_cast<size_t>(item.row) * p.qkv_stride
+                               + static_cast<size_t>(item.kv_head * group)
+                                 * S::HD;
+    t.scale[0] = t.scale[1] = p.scale * LOG2_E;
+    if constexpr (S::FP8) {
+        load_query_as_f16<S>(q, group, t);
+    } else {
+        load_query_as_it_is<S>(q, group, t);
     }
     t.m[0] = t.m[1] = -INFINITY;
     t.l[0] = t.l[1] = 0.0f;
 #pragma unroll
-    for (int i = 0; i < HD / 8; i++) {
+    for (int i = 0; i < S::HD / 8; i++) {
         t.o[i][0] = t.o[i][1] = t.o[i][2] = t.o[i][3] = 0.0f;
     }
 }
 
-template <typename T, int HD> static __device__ __forceinline__ void
-scores(const struct warp_state<HD> &t, const char *k, float (&s)[KEYS / 8][4])
+template <typename S> static __device__ __forceinline__ void
+scores(const struct warp_state<S> &t, const char *k, float (&s)[KEYS / 8][4])
 {
+    using T = typename S::T;
     int  lane = threadIdx.x % WARP;
     int  key = lane / 16 * 8 + lane % 8, chunk = lane / 8 % 2;
 #pragma unroll
-    for (int j = 0; j < KEYS / 8; j++) {
-        s[j][0] = s[j][1] = s[j][2] = s[j][3] = 0.0f;
-    }
-#pragma unroll
-    for (int d = 0; d < HD / 16; d++) {
-        const char  *half = k + d / 4 * KEYS * SWIZZLE_BYTES;
+    for (int d = 0; d < S::HD / 16; d++) {
+        const char  *half = k + d / 4 * KEYS * S::RING_ROW;
 #pragma unroll
         for (int j = 0; j < KEYS / 16; j++) {
             unsigned int  b[4];
-            load_matrix(b, half + chunk_at(j * 16 + key, d % 4 * 2 + chunk));
+            load_matrix(b, half + chunk_at<S>(j * 16 + key, d % 4 * 2 + chunk));
             multiply_add(s[2 * j], t.q[d], b, T());
             multiply_add(s[2 * j + 1], t.q[d], b + 2, T());
         }
     }
 }
 
+/* The same from codes: a lane has 16 of every 64 of key lane / 4. */
+template <typename S> static __device__ __forceinline__ void
+scores_fp8(const struct warp_state<S> &t, const char *k,
+           float (&s)[KEYS / 8][4])
+{
+    int  lane = threadIdx.x % WARP;
+#pragma unroll
+    for (int part = 0; part < S::HD / 64; part++) {
+#pragma unroll
+        for (int j = 0; j < KEYS / 8; j++) {
+            uint4  codes = *reinterpret_cast<const uint4 *>(
+                k + chunk_at<S>(j * 8 + lane / 4, part * 4 + lane % 4));
+            unsigned int  word[4] = { codes.x, codes.y, codes.z, codes.w };
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                unsigned int  b[2];
+                e4m3_key_fragment(word[i], b);
+                multiply_add(s[j], t.q[part * 4 + i], b, typename S::T());
+            }
+        }
+    }
+}
+
 /* Keys outside [begin, end), counted from the tile's first: their scores are
  * -inf and their V zero. */
-template <int HD> static __device__ __forceinline__ void
+template <typename S> static __device__ __forceinline__ void
 mask_tile(char *v, int begin, int end, float (&s)[KEYS / 8][4])
 {
     int  lane = threadIdx.x % WARP;
@@ -248,9 +325,9 @@ mask_tile(char *v, int begin, int end, float (&s)[KEYS / 8][4])
     }
     if (lane < begin || lane >= end) {
 #pragma unroll
-        for (int i = 0; i < HD / 8; i++) {
+        for (int i = 0; i < S::ROW_BYTES / 16; i++) {
             *reinterpret_cast<uint4 *>(v + (i / 8 * KEYS + lane)
-                                           * SWIZZLE_BYTES + i % 8 * 16)
+                                           * S::RING_ROW + i % 8 * 16)
                 = make_uint4(0, 0, 0, 0);
         }
     }
@@ -258,8 +335,8 @@ mask_tile(char *v, int begin, int end, float (&s)[KEYS / 8][4])
     __syncwarp();
 }
 
-template <int HD> static __device__ __forceinline__ void
-softmax(struct warp_state<HD> &t, float scale, float (&s)[KEYS / 8][4])
+template <typename S> static __device__ __forceinline__ void
+softmax(struct warp_state<S> &t, float (&s)[KEYS / 8][4])
 {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -270,10 +347,12 @@ softmax(struct warp_state<HD> &t, float scale, float (&s)[KEYS / 8][4])
         }
         high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 1));
         high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 2));
+        float  scale = t.scale[half];
         high = fmaxf(t.m[half], high * scale);
         float  base = high == -INFINITY ? 0.0f : high, sum = 0.0f;
         float  keep = exp2f(t.m[half] - base);
         t.m[half] = high;
+        base -= S::FP8 ? P_SHIFT : 0.0f;
 #pragma unroll
         for (int j = 0; j < KEYS / 8; j++) {
 #pragma unroll
@@ -284,31 +363,43 @@ softmax(struct warp_state<HD> &t, float scale, float (&s)[KEYS / 8][4])
             }
         }
         t.l[half] = t.l[half] * keep + sum;
+        /* also where keep is 1: asking first costs 6 % */
 #pragma unroll
-        for (int i = 0; i < HD / 8; i++) {
+        for (int i = 0; i < S::HD / 8; i++) {
             t.o[i][2 * half] *= keep;
             t.o[i][2 * half + 1] *= keep;
         }
     }
 }
 
-template <typename T, int HD> static __device__ __forceinline__ void
-values(struct warp_state<HD> &t, const char *v, const float (&s)[KEYS / 8][4])
+template <typename S> static __device__ __forceinline__ void
+values(struct warp_state<S> &t, const char *v, const float (&s)[KEYS / 8][4])
 {
+    using T = typename S::T;
     int  lane = threadIdx.x % WARP;
 #pragma unroll
     for (int j = 0; j < KEYS / 16; j++) {
         const float  *lo = s[2 * j], *hi = s[2 * j + 1];
         unsigned int  a[4] = { pack<T>(lo[0], lo[1]), pack<T>(lo[2], lo[3]),
                                pack<T>(hi[0], hi[1]), pack<T>(hi[2], hi[3]) };
+        int           key = j * 16 + lane % 16;
 #pragma unroll
-        for (int i = 0; i < HD / 16; i++) {
+        for (int i = 0; i < S::ROW_BYTES / 32; i++) {
             unsigned int  b[4];
-            load_matrix_transposed(b, v + i / 4 * KEYS * SWIZZLE_BYTES
-                                      + chunk_at(j * 16 + lane % 16,
-                                                 i % 4 * 2 + lane / 16));
-            multiply_add(t.o[2 * i], a, b, T());
-            multiply_add(t.o[2 * i + 1], a, b + 2, T());
+            load_matrix_transposed(b, v + i / 4 * KEYS * S::RING_ROW
+                                      + chunk_at<S>(key, i % 4 * 2 + lane / 16));
+            if constexpr (S::FP8) {
+#pragma unroll
+                for (int n = 0; n < 2; n++) {
+                    unsigned int  even[2], odd[2];
+                    e4m3_value_fragments(b[2 * n], b[2 * n + 1], even, odd);
+                    multiply_add(t.o[4 * i + 2 * n], a, even, T());
+                    multiply_add(t.o[4 * i + 2 * n + 1], a, odd, T());
+                }
+            } else {
+                multiply_add(t.o[2 * i], a, b, T());
+                multiply_add(t.o[2 * i + 1], a, b + 2, T());
+            }
         }
     }
 }
@@ -320,20 +411,23 @@ weight_of(float m, float l, float m_all)
     return l == 0.0f ? 0.0f : exp2f(m - m_all);
 }
 
-template <typename T, int HD> static __device__ __forceinline__ T *
+template <typename S> static __device__ __forceinline__ typename S::IO *
 out_row(const struct attention_params &p, const struct decode_item &item,
         int group, int row)
 {
-    return static_cast<T *>(p.out)
+    return static_cast<typename S::IO *>(p.out)
            + (static_cast<size_t>(item.row) * p.num_heads
-              + item.kv_head * group + row) * HD;
+              + item.kv_head * group + row) * S::HD;
 }
 
 /* The item's result: to the output, or m, l and o to memory. */
-template <typename T, int HD> static __device__ __forceinline__ void
+template <typename S> static __device__ __forceinline__ void
 leave(const struct attention_params &p, const struct decode_item &item,
-      int group, const struct warp_state<HD> &t)
+      int group, struct warp_state<S> &t)
 {
+    if constexpr (S::FP8) {
+        columns_in_order(t.o);
+    }
     int     lane = threadIdx.x % WARP;
     size_t  slot = static_cast<size_t>(item.partial + item.part) * group;
 #pragma unroll
@@ -346,18 +440,21 @@ leave(const struct attention_params &p, const struct decode_item &item,
             continue;
         }
         if (item.num_parts == 1) {
-            T  *out = out_row<T, HD>(p, item, group, row) + lane % 4 * 2;
+            using IO = typename S::IO;
+            IO    *out = out_row<S>(p, item, group, row);
+            float  scale = p.kv.v_scale;
 #pragma unroll
-            for (int i = 0; i < HD / 8; i++) {
-                *reinterpret_cast<unsigned int *>(out + i * 8)
-                    = pack<T>(t.o[i][2 * half] / l, t.o[i][2 * half + 1] / l);
+            for (int i = 0; i < S::HD / 8; i++) {
+                *reinterpret_cast<unsigned int *>(out + column_of<S::FP8>(i))
+                    = pack<IO>(t.o[i][2 * half] / l * scale,
+                               t.o[i][2 * half + 1] / l * scale);
             }
             continue;
         }
-        float  *o = p.partial_out + (slot + row) * HD + lane % 4 * 2;
+        float  *o = p.partial_out + (slot + row) * S::HD;
 #pragma unroll
-        for (int i = 0; i < HD / 8; i++) {
-            *reinterpret_cast<float2 *>(o + i * 8)
+        for (int i = 0; i < S::HD / 8; i++) {
+            *reinterpret_cast<float2 *>(o + column_of<S::FP8>(i))
                 = make_float2(t.o[i][2 * half], t.o[i][2 * half + 1]);
         }
         if (lane % 4 == 0) {
@@ -385,10 +482,13 @@ is_last(const struct attention_params &p, const struct decode_item &item)
 }
 
 /* Four columns a lane, the parts of a head in their order. */
-template <typename T, int HD> static __device__ __forceinline__ void
+template <typename S> static __device__ __forceinline__ void
 merge_parts(const struct attention_params &p, const struct decode_item &item,
             int group)
 {
+    using IO = typename S::IO;
+    constexpr int  HD = S::HD;
+    float          scale = p.kv.v_scale;
     const float2  *ml = reinterpret_cast<const float2 *>(p.partial_ml);
     for (int i = threadIdx.x % WARP; i < group * (HD / 4); i += WARP) {
         int     row = i / (HD / 4), col = i % (HD / 4) * 4;
@@ -412,53 +512,57 @@ merge_parts(const struct attention_params &p, const struct decode_item &item,
             o.z += e * o_k.z;
             o.w += e * o_k.w;
         }
-        *reinterpret_cast<uint2 *>(out_row<T, HD>(p, item, group, row) + col)
-            = make_uint2(pack<T>(o.x / l, o.y / l), pack<T>(o.z / l, o.w / l));
+        *reinterpret_cast<uint2 *>(out_row<S>(p, item, group, row) + col)
+            = make_uint2(pack<IO>(o.x / l * scale, o.y / l * scale),
+                         pack<IO>(o.z / l * scale, o.w / l * scale));
     }
 }
 
-template <typename T, int HD> static __device__ __forceinline__ void
+template <typename S> static __device__ __forceinline__ void
 run_share(const struct attention_params &p, const CUtensorMap *k_map,
           const CUtensorMap *v_map, int first, int end, char *ring,
           uint64_t *full)
 {
     int    group = p.num_heads / p.kv.num_kv_heads;
-    float  scale = p.scale * LOG2_E;
     struct cursor           c = { first - 1, end, 0, 0, 0, 0, 0 };
-    struct stage_at<HD>     in = { 0, 0 }, out = { 0, 0 };
-    struct warp_state<HD>   t;
-    for (int i = 0; i < num_stages<HD>(); i++) {
-        bring_next<HD>(p, k_map, v_map, c, ring, full, in);
+    struct stage_at<S>      in = { 0, 0 }, out = { 0, 0 };
+    struct warp_state<S>    t;
+    for (int i = 0; i < S::STAGES; i++) {
+        bring_next<S>(p, k_map, v_map, c, ring, full, in);
     }
     for (int i = first; i < end; i++) {
         const struct decode_item  item = p.decode_items[i];
         int  begin = item_begin(p, item), key = begin / KEYS * KEYS;
-        load_query<T, HD>(p, item, group, t);
+        load_query<S>(p, item, group, t);
         for (; key < item.key_end; key += KEYS) {
-            char  *k = ring + out.stage * stage_bytes<HD>();
-            char  *v = k + KEYS * HD * 2;
-            float  s[KEYS / 8][4];
+            char  *k = ring + out.stage * S::STAGE_BYTES;
+            char  *v = k + S::HALF_BYTES;
+            float  s[KEYS / 8][4] = { };
             barrier_wait(&full[out.stage], out.parity);
-            scores<T, HD>(t, k, s);
-            if (key < begin || key + KEYS > item.key_end) {
-                mask_tile<HD>(v, begin - key, item.key_end - key, s);
+            if constexpr (S::FP8) {
+                scores_fp8<S>(t, k, s);
+            } else {
+                scores<S>(t, k, s);
             }
-            softmax<HD>(t, scale, s);
-            values<T, HD>(t, v, s);
+            if (key < begin || key + KEYS > item.key_end) {
+                mask_tile<S>(v, begin - key, item.key_end - key, s);
+            }
+            softmax<S>(t, s);
+            values<S>(t, v, s);
             __syncwarp();
-            bring_next<HD>(p, k_map, v_map, c, ring, full, in);
+            bring_next<S>(p, k_map, v_map, c, ring, full, in);
             out.next();
         }
-        leave<T, HD>(p, item, group, t);
+        leave<S>(p, item, group, t);
         if (item.num_parts > 1 && is_last(p, item)) {
-            merge_parts<T, HD>(p, item, group);
+            merge_parts<S>(p, item, group);
         }
     }
 }
 
 #endif /* SM90_CODE */
 
-template <typename T, int HD> static __global__ void
+template <typename S> static __global__ void
 __launch_bounds__(THREADS, 1)
 decode_sm90_kernel(struct attention_params p,
                    const __grid_constant__ CUtensorMap k_map,
@@ -466,7 +570,7 @@ decode_sm90_kernel(struct attention_params p,
 {
 #if SM90_CODE
     extern __shared__ char  smem_bytes[];
-    __shared__ uint64_t     full[WARPS][num_stages<HD>()];
+    __shared__ uint64_t     full[WARPS][S::STAGES];
     int     warp = threadIdx.x / WARP;
     int     share = warp * gridDim.x + blockIdx.x;
     char   *rings = smem_bytes + ((1024 - (smem_u32(smem_bytes) & 1023))
@@ -474,7 +578,7 @@ decode_sm90_kernel(struct attention_params p,
     if (threadIdx.x % WARP == 0) {
         tma_prefetch_map(&k_map);
         tma_prefetch_map(&v_map);
-        for (int i = 0; i < num_stages<HD>(); i++) {
+        for (int i = 0; i < S::STAGES; i++) {
             barrier_init(&full[warp][i], 1);
         }
         barrier_init_fence();
@@ -484,9 +588,9 @@ decode_sm90_kernel(struct attention_params p,
     if (share >= p.decode_shares) {
         return;
     }
-    run_share<T, HD>(p, &k_map, &v_map, p.decode_first[share],
-                     p.decode_first[share + 1], rings + warp * RING_BYTES,
-                     full[warp]);
+    run_share<S>(p, &k_map, &v_map, p.decode_first[share],
+                 p.decode_first[share + 1], rings + warp * RING_BYTES,
+                 full[warp]);
 #else
     (void) p;
 #endif
@@ -494,7 +598,7 @@ decode_sm90_kernel(struct attention_params p,
 
 /* ---- host ---- */
 
-template <typename T, int HD> static cudaError_t
+template <typename S> static cudaError_t
 run(const struct attention_params *p, cudaStream_t stream)
 {
     CUtensorMap  k_map, v_map;
@@ -502,25 +606,39 @@ run(const struct attention_params *p, cudaStream_t stream)
     if (e != cudaSuccess) {
         return e;
     }
-    return launch_kernel(decode_sm90_kernel<T, HD>,
+    return launch_kernel(decode_sm90_kernel<S>,
                          static_cast<unsigned int>(p->decode_blocks), THREADS,
                          SMEM_BYTES, stream, p->pdl, *p, k_map, v_map);
 }
 
-template <typename T, int HD> static cudaError_t
+template <typename T, typename KV> static cudaError_t
+run_any(const struct attention_params *p, cudaStream_t stream)
+{
+    return p->kv.head_dim == 64 ? run<decode_shape<T, KV, 64>>(p, stream)
+                                : run<decode_shape<T, KV, 128>>(p, stream);
+}
+
+template <typename S> static cudaError_t
 allow_smem(void)
 {
-    return cudaFuncSetAttribute(decode_sm90_kernel<T, HD>,
+    return cudaFuncSetAttribute(decode_sm90_kernel<S>,
                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
                                 SMEM_BYTES);
 }
+
+#define SHAPE(T, HD)  decode_shape<T, T, HD>
+#define FP8_SHAPE(T, HD)  decode_shape<T, __nv_fp8_storage_t, HD>
 
 extern "C" cudaError_t
 attention_decode_sm90_init(void)
 {
     cudaError_t (*const  all[])(void) = {
-        allow_smem<__nv_bfloat16, 64>, allow_smem<__nv_bfloat16, 128>,
-        allow_smem<__half, 64>, allow_smem<__half, 128>,
+        allow_smem<SHAPE(__nv_bfloat16, 64)>,
+        allow_smem<SHAPE(__nv_bfloat16, 128)>,
+        allow_smem<SHAPE(__half, 64)>, allow_smem<SHAPE(__half, 128)>,
+        allow_smem<FP8_SHAPE(__nv_bfloat16, 64)>,
+        allow_smem<FP8_SHAPE(__nv_bfloat16, 128)>,
+        allow_smem<FP8_SHAPE(__half, 64)>, allow_smem<FP8_SHAPE(__half, 128)>,
     };
     for (cudaError_t (*init)(void) : all) {
         cudaError_t  e = init();
@@ -535,8 +653,9 @@ int
 attention_decode_sm90_takes(const struct attention_params *p)
 {
     int  hd = p->kv.head_dim;
-    return device_is_sm90() && p->dtype == p->kv.dtype
-           && p->dtype != KERNEL_F32 && (hd == 64 || hd == 128)
+    return device_is_sm90() && p->dtype != KERNEL_F32
+           && (p->dtype == p->kv.dtype || p->kv.dtype == KERNEL_F8_E4M3)
+           && (hd == 64 || hd == 128)
            && p->num_heads / p->kv.num_kv_heads <= ATTENTION_GROUP_MAX
            && p->kv.block_shift >= 4 && p->kv.block_shift <= 6;
 }
@@ -545,10 +664,11 @@ cudaError_t
 attention_decode_sm90_launch(const struct attention_params *p,
                              cudaStream_t stream)
 {
+    bool  fp8 = p->kv.dtype == KERNEL_F8_E4M3;
     if (p->dtype == KERNEL_BF16) {
-        return p->kv.head_dim == 64 ? run<__nv_bfloat16, 64>(p, stream)
-                                    : run<__nv_bfloat16, 128>(p, stream);
+        return fp8 ? run_any<__nv_bfloat16, __nv_fp8_storage_t>(p, stream)
+                   : run_any<__nv_bfloat16, __nv_bfloat16>(p, stream);
     }
-    return p->kv.head_dim == 64 ? run<__half, 64>(p, stream)
-                                : run<__half, 128>(p, stream);
+    return fp8 ? run_any<__half, __nv_fp8_storage_t>(p, stream)
+               : run_any<__half, __half>(p, stream);
 }

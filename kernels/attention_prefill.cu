@@ -9,7 +9,9 @@ template <typename S> static __global__ void __launch_bounds__(TILE_THREADS)
 prefill_kernel(struct attention_params p)
 {
     using T = typename S::T;
+    using IO = typename S::IO;
     extern __shared__ uint4      smem_bytes[];
+    __shared__ float             row_scale[S::ROWS];
     T                           *smem = reinterpret_cast<T *>(smem_bytes);
     struct attention_item        item = p.items[blockIdx.x];
     int  skip = blockIdx.z * S::ROWS;
@@ -27,39 +29,35 @@ prefill_kernel(struct attention_params p)
     if (p.window > 0) {
         span.begin = max(0, pos0 + 1 - p.window);
     }
-    for (int i = threadIdx.x; i < S::ROWS * (S::HD / 8); i += TILE_THREADS) {
-        int       row = i / (S::HD / 8), col = i % (S::HD / 8) * 8;
-        bool      valid = row < item.num_rows;
-        const T  *q = static_cast<const T *>(p.qkv)
-                      + static_cast<size_t>(item.row + (valid ? row : 0))
-                        * p.qkv_stride
-                      + static_cast<size_t>(head) * S::HD + col;
-        copy_async(smem + row * S::STRIDE + col, q, valid);
-    }
-    tile_run<S>(p, p.block_tables + item.table,
-                kv_head, span, smem, t);
+    tile_bring_query<S>(static_cast<const typename S::IO *>(p.qkv)
+                        + static_cast<size_t>(item.row) * p.qkv_stride
+                        + static_cast<size_t>(head) * S::HD, p.qkv_stride,
+                        item.num_rows, p.scale * LOG2_E, smem, row_scale);
+    tile_run<S>(p, p.block_tables + item.table, kv_head, span, smem, row_scale,
+                t);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         int  row = threadIdx.x / WARP * 16 + lane / 4 + 8 * half;
         if (row >= item.num_rows) {
             continue;
         }
-        T  *out = static_cast<T *>(p.out)
+        float  scale = p.kv.v_scale;
+        IO    *out = static_cast<IO *>(p.out)
                   + (static_cast<size_t>(item.row + row) * p.num_heads + head)
                     * S::HD + lane % 4 * 2;
 #pragma unroll
         for (int i = 0; i < S::HD / 8; i++) {
             *reinterpret_cast<unsigned int *>(out + i * 8)
-                = pack<T>(t.o[i][2 * half] / t.l[half],
-                          t.o[i][2 * half + 1] / t.l[half]);
+                = pack<IO>(t.o[i][2 * half] / t.l[half] * scale,
+                           t.o[i][2 * half + 1] / t.l[half] * scale);
         }
     }
 }
 
-template <typename T, int HD> static cudaError_t
+template <typename T, typename KV, int HD> static cudaError_t
 prefill_run(const struct attention_params *p, cudaStream_t stream)
 {
-    using S = tile_shape<T, HD, TILE_WARPS>;
+    using S = tile_shape<T, KV, HD, TILE_WARPS>;
     dim3  grid(static_cast<unsigned int>(p->num),
                static_cast<unsigned int>(p->num_heads),
               (ATTENTION_ROWS + S::ROWS - 1) / S::ROWS);
@@ -67,53 +65,62 @@ prefill_run(const struct attention_params *p, cudaStream_t stream)
     return cudaGetLastError();
 }
 
-template <typename T, int HD> static cudaError_t
+template <typename T, typename KV, int HD> static cudaError_t
 prefill_allow_smem(void)
 {
-    using S = tile_shape<T, HD, TILE_WARPS>;
+    using S = tile_shape<T, KV, HD, TILE_WARPS>;
     return cudaFuncSetAttribute(prefill_kernel<S>,
                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
                                 S::SMEM_BYTES);
 }
 
-template <typename T> static cudaError_t
+template <typename T, typename KV> static cudaError_t
 prefill_typed(const struct attention_params *p, cudaStream_t stream)
 {
     switch (p->kv.head_dim) {
     case 64:
-        return prefill_run<T, 64>(p, stream);
+        return prefill_run<T, KV, 64>(p, stream);
     case 96:
-        return prefill_run<T, 96>(p, stream);
+        return prefill_run<T, KV, 96>(p, stream);
     case 128:
-        return prefill_run<T, 128>(p, stream);
+        return prefill_run<T, KV, 128>(p, stream);
     case 256:
-        return prefill_run<T, 256>(p, stream);
+        return prefill_run<T, KV, 256>(p, stream);
     default:
         return cudaErrorInvalidValue;
     }
 }
 
+template <typename T> static cudaError_t
+prefill_any(const struct attention_params *p, cudaStream_t stream)
+{
+    return p->kv.dtype == KERNEL_F8_E4M3
+           ? prefill_typed<T, __nv_fp8_storage_t>(p, stream)
+           : prefill_typed<T, T>(p, stream);
+}
+
 cudaError_t
 attention_prefill_launch(const struct attention_params *p, cudaStream_t stream)
 {
-    return p->dtype == KERNEL_BF16 ? prefill_typed<__nv_bfloat16>(p, stream)
-                                   : prefill_typed<__half>(p, stream);
+    return p->dtype == KERNEL_BF16 ? prefill_any<__nv_bfloat16>(p, stream)
+                                   : prefill_any<__half>(p, stream);
 }
 
 extern "C" cudaError_t attention_decode_init(void);
 extern "C" cudaError_t attention_prefill_sm90_init(void);
 extern "C" cudaError_t attention_decode_sm90_init(void);
 
+#define ALLOW(T, KV)                                                          \
+    prefill_allow_smem<T, KV, 64>, prefill_allow_smem<T, KV, 96>,             \
+    prefill_allow_smem<T, KV, 128>, prefill_allow_smem<T, KV, 256>
+
 cudaError_t
 attention_init(void)
 {
     cudaError_t (*const  all[])(void) = {
-        prefill_allow_smem<__nv_bfloat16, 64>,
-        prefill_allow_smem<__nv_bfloat16, 96>,
-        prefill_allow_smem<__nv_bfloat16, 128>,
-        prefill_allow_smem<__nv_bfloat16, 256>,
-        prefill_allow_smem<__half, 64>, prefill_allow_smem<__half, 96>,
-        prefill_allow_smem<__half, 128>, prefill_allow_smem<__half, 256>,
+        ALLOW(__nv_bfloat16, __nv_bfloat16), ALLOW(__half, __half),
+        ALLOW(__nv_bfloat16, __nv_fp8_storage_t),
+        ALLOW(__half, __nv_fp8_storage_t),
         attention_decode_init, attention_prefill_sm90_init,
         attention_decode_sm90_init,
     };

@@ -479,7 +479,7 @@ attention_prefill_sm90_init(void)
 int
 attention_prefill_sm90_takes(const struct attention_params *p)
 {
-    return device_is_sm90() && p->window == 0
+    return device_is_sm90() && p->window == 0 && p->kv.dtype == p->dtype
            && (p->kv.head_dim == 64 || p->kv.head_dim == 128)
            && p->kv.block_shift <= 6 && p->num_heads <= 65535
            && p->num <= 65535;

@@ -213,10 +213,12 @@ cudaError_t rope_append_launch(const struct rope_params *p,
  * so results do not depend on timing.  counters are zero before and after.
  * prefill: one block of four warps per (64 rows of an item, query head), 16
  * rows a warp.
- * Both take T == cache dtype, bf16 or f16, head_dim 64, 96, 128 or 256;
- * decode groups up to ATTENTION_GROUP_MAX.  q, k, v rows 16-byte aligned.
+ * Both take T bf16 or f16, the cache in T or fp8, head_dim 64, 96, 128 or 256;
+ * decode groups up to ATTENTION_GROUP_MAX.  q, k, v rows 16-byte aligned.  With
+ * an fp8 cache products are f16, which holds K and V exactly; Q and P come into
+ * its range by powers of two, P is rounded to it.
  * prefill_sm90: the same on Hopper with wgmma and TMA, where _takes() says so:
- * head_dim 64 or 128, no window.
+ * head_dim 64 or 128, no window, no fp8.
  * decode_sm90: head_dim 64 or 128, groups up to ATTENTION_GROUP_MAX; partial
  * results are [partial][group][head_dim] and [partial][group][2].
  * simple: everything else (fp32, odd head sizes, mixed dtypes); one warp per

@@ -2,8 +2,9 @@
  * and TMA's maps of a layer of the paged cache.
  *
  * A map sees K (or V) of one layer as rows of head_dim elements, row ((block *
- * num_kv_heads + kv_head) << block_shift) + token; a box is 64 columns of
- * box_rows rows of one block, swizzled as sm90.cuh says. */
+ * num_kv_heads + kv_head) << block_shift) + token; a box is 128 bytes (64
+ * columns, or 128 of fp8) of box_rows rows of one block, swizzled as sm90.cuh
+ * says; 64 bytes and that swizzle for fp8 of head_dim 64. */
 #ifndef LLM_KERNELS_KV_MAP_CUH
 #define LLM_KERNELS_KV_MAP_CUH
 
@@ -53,14 +54,19 @@ kv_map_init(CUtensorMap *map, kv_map_encoder encode, const void *data,
         static_cast<cuuint64_t>(kv->head_dim),
         (static_cast<cuuint64_t>(kv->num_blocks)
          * static_cast<cuuint64_t>(kv->num_kv_heads)) << kv->block_shift };
-    cuuint64_t  pitch[1] = { static_cast<cuuint64_t>(kv->head_dim) * 2 };
-    cuuint32_t  box[2] = { SWIZZLE_ELEMS, static_cast<cuuint32_t>(box_rows) };
+    cuuint32_t  bytes = kv->dtype == KERNEL_F8_E4M3 ? 1 : 2;
+    cuuint64_t  pitch[1] = { static_cast<cuuint64_t>(kv->head_dim) * bytes };
+    cuuint32_t  row = static_cast<cuuint32_t>(kv->head_dim) * bytes;
+    cuuint32_t  wide = row < SWIZZLE_BYTES ? row : SWIZZLE_BYTES;
+    cuuint32_t  box[2] = { wide / bytes, static_cast<cuuint32_t>(box_rows) };
     cuuint32_t  step[2] = { 1, 1 };
     CUresult    e = encode(
         map, kv->dtype == KERNEL_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
-                                      : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+             : kv->dtype == KERNEL_F16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+                                       : CU_TENSOR_MAP_DATA_TYPE_UINT8,
         2, const_cast<void *>(data), size, pitch, box, step,
-        CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+        CU_TENSOR_MAP_INTERLEAVE_NONE,
+        wide == 64 ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B,
         CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return e == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }

@@ -1,7 +1,7 @@
 /* rope_wide.cu - q and k norms, rotary embedding and append, 16 bytes a lane.
  *
  * The arithmetic is rope.cu's; this is for 16-bit activations, a cache of the
- * same dtype and head_dim 64, 128 or 256.  A lane has eight elements of the
+ * same dtype or fp8 and head_dim 64, 128 or 256.  A lane has eight elements of the
  * first half of a head and the eight that they are rotated with, so a head is
  * 4, 8 or 16 lanes and a warp has 8, 4 or 2 heads. */
 #include "kernels/common.cuh"
@@ -79,6 +79,26 @@ store_halves(T *p, int half, const float (&a)[WIDE], const float (&b)[WIDE])
     *reinterpret_cast<struct wide<T> *>(p + half) = high;
 }
 
+/* The same to an fp8 cache. */
+static __device__ __forceinline__ void
+store_codes(void *p, int half, float scale, const float (&a)[WIDE],
+            const float (&b)[WIDE])
+{
+    struct alignas(WIDE) {
+        __nv_fp8_storage_t  at[WIDE];
+    }  low, high;
+#pragma unroll
+    for (int i = 0; i < WIDE; i++) {
+        low.at[i] = __nv_cvt_float_to_fp8(__fdiv_rn(a[i], scale),
+                                          __NV_SATFINITE, __NV_E4M3);
+        high.at[i] = __nv_cvt_float_to_fp8(__fdiv_rn(b[i], scale),
+                                           __NV_SATFINITE, __NV_E4M3);
+    }
+    memcpy(__builtin_assume_aligned(p, WIDE), &low, WIDE);
+    memcpy(__builtin_assume_aligned(static_cast<char *>(p) + half, WIDE),
+           &high, WIDE);
+}
+
 /* Every lane of a warp stays to the end: norms shuffle. */
 template <typename T> static __global__ void
 rope_wide_kernel(struct rope_params p)
@@ -139,10 +159,15 @@ rope_wide_kernel(struct rope_params p)
     int     kv_head = is_v ? head - p.num_heads - num_kv : head - p.num_heads;
     size_t  block = static_cast<size_t>(slot >> p.kv.block_shift);
     size_t  token = static_cast<size_t>(slot & ((1 << p.kv.block_shift) - 1));
-    T      *cache = static_cast<T *>(is_v ? p.kv.v : p.kv.k)
-                    + (((block * num_kv + kv_head) << p.kv.block_shift)
-                       + token) * head_dim;
-    store_halves<T>(cache + j, half, a, b);
+    size_t  at = (((block * num_kv + kv_head) << p.kv.block_shift) + token)
+                 * head_dim + j;
+    void   *cache = is_v ? p.kv.v : p.kv.k;
+    if (p.kv.dtype == KERNEL_F8_E4M3) {
+        store_codes(static_cast<char *>(cache) + at, half,
+                    is_v ? p.kv.v_scale : p.kv.k_scale, a, b);
+        return;
+    }
+    store_halves<T>(static_cast<T *>(cache) + at, half, a, b);
 }
 
 int
@@ -155,7 +180,8 @@ rope_wide_takes(const struct rope_params *p)
                       | reinterpret_cast<uintptr_t>(p->k_norm)
                       | reinterpret_cast<uintptr_t>(p->kv.k)
                       | reinterpret_cast<uintptr_t>(p->kv.v);
-    return p->dtype != KERNEL_F32 && p->kv.dtype == p->dtype
+    return p->dtype != KERNEL_F32
+           && (p->kv.dtype == p->dtype || p->kv.dtype == KERNEL_F8_E4M3)
            && (hd == 64 || hd == 128 || hd == 256) && bits % 16 == 0;
 }
 

@@ -41,7 +41,7 @@ endif
 # Programs that compare and time the backends; they load the library as the
 # engine does, so they build without CUDA.
 GPU_PROGRAMS := $(B)/test-backend-cuda $(B)/time-backend-cuda
-GPU_TEST_OBJ := $(patsubst %,$(B)/obj/tests/gpu/%.o,test_backend_cuda gpu_test gpu_ops gpu_attention gpu_models gpu_sample gpu_graphs)
+GPU_TEST_OBJ := $(patsubst %,$(B)/obj/tests/gpu/%.o,test_backend_cuda gpu_test gpu_ops gpu_kv gpu_attention gpu_models gpu_sample gpu_graphs)
 $(B)/test-backend-cuda: $(GPU_TEST_OBJ)
 $(B)/time-backend-cuda: $(B)/obj/tests/gpu/time_backend_cuda.o
 $(GPU_PROGRAMS): $(call libs_of,engine/sample $(DEPS_engine/model))

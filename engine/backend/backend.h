@@ -52,7 +52,8 @@
  * v_scale): the fp32 value divided in fp32, rounded once to nearest even, cut at
  * +-448 (e4m3.h).  Stored values are used as they are: K's scale is a factor of
  * the softmax scale, V's of the output, in fp32, so that nothing else is
- * rounded.  P is rounded to T as ever.  NaN is stored and read as NaN.
+ * rounded.  P is rounded to T, or to float16, which is finer, by a kernel that
+ * multiplies in it.  NaN is stored and read as NaN.
  *
  * INVARIANCE.  What a row gets depends on that row's token, position and KV
  * alone: never on the other rows, their number, the split of a prompt into

@@ -1,8 +1,8 @@
-/* gpu_attention.c - what works on the paged cache: rope and append, attention,
- * block copies.
+/* gpu_attention.c - attention over the paged cache.
  *
  * Every key that a step may read is random, everything else in the cache is
- * NaN, and tables end in block ids that no memory has. */
+ * NaN, and tables end in block ids that no memory has.  Sequences of a large
+ * step share blocks. */
 #include "tests/gpu/gpu_test.h"
 
 #include <math.h>
@@ -12,140 +12,6 @@
 
 #define BLOCKS_MAX    400           /* of a cache */
 #define STALE_BLOCK   0x7ffffff0
-
-struct cache_case {
-    enum dtype  dtype, kv_dtype;
-    int         heads, kv_heads, head_dim, block_size, num_blocks, window;
-    bool        norm;
-};
-
-static int
-qkv_cols(const struct cache_case *c)
-{
-    return (c->heads + 2 * c->kv_heads) * c->head_dim;
-}
-
-/* Two layers of cache as one tensor of rows of head_dim. */
-static struct tensor
-host_cache(const struct cache_case *c)
-{
-    struct tensor  t = host_tensor(c->kv_dtype, (int64_t) 4 * c->num_blocks
-                                   * c->kv_heads * c->block_size,
-                                   c->head_dim);
-    memset(t.data, 0xff, tensor_bytes(&t));
-    return t;
-}
-
-static struct kv_cache
-kv_of(const struct cache_case *c, void *data)
-{
-    return (struct kv_cache) { c->kv_dtype, 2, c->num_blocks, c->block_size,
-                               c->kv_heads, c->head_dim, data, NULL };
-}
-
-/* Row of host_cache of layer 1. */
-static size_t
-cache_row(const struct cache_case *c, int is_v, int slot, int head)
-{
-    return ((((size_t) 2 + (size_t) is_v) * (size_t) c->num_blocks
-             + (size_t) (slot / c->block_size)) * (size_t) c->kv_heads
-            + (size_t) head) * (size_t) c->block_size
-           + (size_t) (slot % c->block_size);
-}
-
-struct rope_result {
-    struct tensor qkv, cache;
-};
-
-static struct rope_result
-run_rope(struct backend *be, const struct cache_case *c,
-         const struct step *s, const struct tensor in[4])
-{
-    struct tensor   qkv = to_backend(be, &in[0]);
-    struct tensor   cache = to_backend(be, &in[1]);
-    struct tensor   cos_sin = to_backend(be, &in[2]);
-    struct weight  *norm = NULL;
-    struct err      err = { 0 };
-    struct kv_cache  kv = kv_of(c, cache.data);
-    if (c->norm) {
-        require(be->ops->weight_create(be, &(struct weight_desc) {
-            .kind = WEIGHT_VECTOR, .num_parts = 1, .parts = { in[3] } }, &norm,
-            &err), &err, "norm");
-    }
-    step_begin(be, s);
-    be->ops->qk_norm_rope_append(be, &(struct qk_norm_rope_append_args) {
-        .qkv = qkv, .q_norm = { norm, 1e-6f }, .k_norm = { norm, 1e-6f },
-        .cos_sin = cos_sin.data, .kv = &kv, .layer_idx = 1,
-        .num_heads = c->heads });
-    be->ops->step_end(be);
-    struct rope_result  r = { .qkv = from_backend(be, &qkv) };
-    r.cache = from_backend(be, &cache);
-    be->ops->free(be, cos_sin.data);
-    be->ops->weight_destroy(be, norm);
-    return r;
-}
-
-static void
-rope_one(const struct cache_case *c)
-{
-    static struct step  s;
-    s = (struct step) { .num_tokens = 0 };
-    for (int i = 0; i < 9; i++) {
-        step_add(&s, 1 + i % 3, 3 + random_below(100));
-    }
-    for (int i = 0; i < s.num_tokens; i++) {   /* distinct slots, two rows a
-                                                  block at most */
-        s.slots[i] = i == 4 ? SLOT_PADDING
-                     : (1 + i / 2) * c->block_size + i % 2 * 7;
-    }
-    struct tensor  in[4] = {
-        host_random(c->dtype, s.num_tokens + 1, qkv_cols(c)), host_cache(c),
-        host_random(DTYPE_F32, 128, c->head_dim),
-        host_random(c->dtype, c->head_dim, 0) };
-    struct rope_result  want = run_rope(run.cpu, c, &s, in);
-    struct rope_result  got = run_rope(run.cuda, c, &s, in);
-    /* |rotated| <= sqrt 2 |value|; a normed value is below 24 here */
-    double  flip = !c->norm ? 0.0 : c->dtype == DTYPE_F32 ? 24 * 0x1p-21
-                   : 24 * 4.0 * half_ulp(c->dtype, 1.0);
-    for (size_t i = 0; i < tensor_elems(&want.qkv); i++) {
-        if ((int) (i % (size_t) qkv_cols(c)) < c->heads * c->head_dim) {
-            double  w = (double) elem(&want.qkv, i);
-            compare((double) elem(&got.qkv, i), w,
-                    2 * half_ulp(c->dtype, w) + flip + 16 * 0x1p-23);
-        }
-    }
-    for (size_t i = 0; i < tensor_elems(&want.cache); i++) {
-        double  w = (double) elem(&want.cache, i);
-        double  g = (double) elem(&got.cache, i);
-        if (isnan(w) != isnan(g)) {
-            complain("cache element %zu: got %g, want %g", i, g, w);
-        } else if (!isnan(w)) {
-            compare(g, w, 2 * half_ulp(c->dtype, w)
-                    + 2 * half_ulp(c->kv_dtype, w) + flip + 16 * 0x1p-23);
-        }
-    }
-    struct tensor *const  all[] = { &in[0], &in[1], &in[2], &in[3], &want.qkv,
-                                    &want.cache, &got.qkv, &got.cache };
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        free(all[i]->data);
-    }
-}
-
-void
-test_rope_and_append_write_their_slots_only(void)
-{
-    static const int  dims[] = { 8, 20, 64, 96, 128, 256 };
-    for (int d = 0; d < 6; d++) {
-        for (int i = 0; i < 9; i++) {
-            rope_one(&(struct cache_case) {
-                .dtype = (enum dtype) (DTYPE_F32 + i / 3),
-                .kv_dtype = (enum dtype) (DTYPE_F32 + i % 3),
-                .heads = 6, .kv_heads = 2 + i % 2, .head_dim = dims[d],
-                .block_size = 16 << i % 3, .num_blocks = 16,
-                .norm = (d + i) % 2 });
-        }
-    }
-}
 
 /* Random keys and values of exactly the blocks and tokens the step's tables
  * give to its sequences; everything else stays NaN.  Tables end in ids that
@@ -183,7 +49,7 @@ fill_cache(const struct cache_case *c, struct step *s)
                 size_t  at = cache_row(c, h % 2, slot, h / 2)
                              * (size_t) c->head_dim;
                 for (int d = 0; d < c->head_dim; d++, at++) {
-                    float  x = random_value();
+                    float  x = random_value() / (float) cache_scale(c, h % 2);
                     cpu_kernels_plain.narrow((char *) t.data + at
                                              * dtype_bytes(c->kv_dtype),
                                              c->kv_dtype, &x, 1);
@@ -272,7 +138,7 @@ attention_one(const struct cache_case *c, struct step *s)
 static const int  attention_dims[] = { 64, 96, 128, 256, 20 };
 
 static void
-attention_grid(void (*fill)(struct step *s), int num_blocks)
+attention_grid(void (*fill)(struct step *s), int num_blocks, bool fp8)
 {
     static const int    groups[] = { 1, 2, 3, 4, 5, 6, 7, 8, 16 };
     static struct step  s;
@@ -286,7 +152,8 @@ attention_grid(void (*fill)(struct step *s), int num_blocks)
                 .head_dim = attention_dims[d], .block_size = 16 << i % 3,
                 .num_blocks = num_blocks,
                 .window = i % 4 == 3 ? 1 + random_below(200) : 0 };
-            c.kv_dtype = i % 13 == 12 ? DTYPE_F16 : c.dtype;
+            c.kv_dtype = fp8 ? DTYPE_F8_E4M3
+                         : i % 13 == 12 ? DTYPE_F16 : c.dtype;
             s = (struct step) { .num_tokens = 0 };
             fill(&s);
             attention_one(&c, &s);
@@ -327,46 +194,114 @@ fill_mixed(struct step *s)
 void
 test_decode_attention_for_all_head_sizes_and_groups(void)
 {
-    attention_grid(fill_decode, 300);
+    attention_grid(fill_decode, 300, false);
 }
 
 void
 test_prefill_attention_for_all_head_sizes_and_groups(void)
 {
-    attention_grid(fill_prefill, 60);
+    attention_grid(fill_prefill, 60, false);
 }
 
 void
 test_mixed_steps_of_decode_and_prefill(void)
 {
-    attention_grid(fill_mixed, 260);
+    attention_grid(fill_mixed, 260, false);
+}
+
+void
+test_attention_over_an_fp8_cache(void)
+{
+    attention_grid(fill_decode, 300, true);
+    attention_grid(fill_prefill, 60, true);
+    attention_grid(fill_mixed, 260, true);
 }
 
 void
 test_long_contexts_are_split_and_merged(void)
 {
     static struct step  s;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 8; i++) {
         s = (struct step) { .num_tokens = 0 };
         step_add(&s, 1, 4096);
         step_add(&s, 1, 7000);
         step_add(&s, 1, 30);
         step_add(&s, 5, 4100);
         attention_one(&(struct cache_case) {
-            .dtype = DTYPE_BF16, .kv_dtype = DTYPE_BF16, .heads = 8,
+            .dtype = DTYPE_BF16,
+            .kv_dtype = i < 4 ? DTYPE_BF16 : DTYPE_F8_E4M3, .heads = 8,
             .kv_heads = 2, .head_dim = i % 2 ? 128 : 64, .block_size = 64,
-            .num_blocks = 260, .window = i < 2 ? 0 : 1000 }, &s);
+            .num_blocks = 260, .window = i % 4 < 2 ? 0 : 1000 }, &s);
+    }
+}
+
+/* Long contexts in the same blocks, each in an order of its own. */
+static void
+fill_large(struct step *s, struct step *whole, const struct cache_case *c)
+{
+    *s = (struct step) { .model_id = random_bits() | (uint64_t) 1 << 40 };
+    for (int i = 0; i < SEQS_MAX; i++) {
+        step_add(s, 1, c->block_size * 96
+                       + random_below(c->block_size * 32 + 1));
+    }
+    for (int i = 0; i < SEQS_MAX * TABLE_MAX; i++) {
+        s->tables[i] = STALE_BLOCK;
+    }
+    for (int seq = 0; seq < SEQS_MAX; seq++) {
+        int  num = (s->context[seq] + c->block_size - 1) / c->block_size;
+        for (int b = 0; b < num; b++) {
+            s->tables[seq * TABLE_MAX + b] =
+                whole->tables[(b * 5 + seq * 3) % 64];
+        }
+    }
+}
+
+/* Enough keys for the kernel that gives every warp an equal share. */
+void
+test_large_decode_steps_share_the_keys(void)
+{
+    static struct step  s, whole;
+    for (int i = 0; i < 8; i++) {
+        struct cache_case  c = {
+            .dtype = i % 4 == 3 ? DTYPE_F16 : DTYPE_BF16, .heads = 16,
+            .kv_heads = 8, .head_dim = i > 4 ? 64 : 128,
+            .block_size = i % 2 ? 64 : 32, .num_blocks = 70,
+            .window = i % 4 == 2 ? 1500 : 0 };
+        c.kv_dtype = i % 4 == 0 ? c.dtype : DTYPE_F8_E4M3;
+        if (run.small && i > 1) {
+            return;
+        }
+        whole = (struct step) { .num_tokens = 0 };
+        step_add(&whole, 1, c.block_size * 64);
+        struct tensor  cache = fill_cache(&c, &whole);
+        fill_large(&s, &whole, &c);
+        struct tensor  in[2] = { random_q(&c, s.num_tokens), cache };
+        struct tensor  want = run_attention(run.cpu, &c, &s, in);
+        struct tensor  first = run_attention(run.cuda, &c, &s, in);
+        struct tensor  got = run_attention(run.cuda, &c, &s, in);
+        size_t         num = (size_t) (s.num_tokens * c.heads * c.head_dim);
+        for (size_t j = 0; j < num; j++) {
+            double  w = (double) elem(&want, j);
+            double  bound = 2 * half_ulp(c.dtype, w) + half_ulp(c.dtype, 1.0)
+                            + 1e-5;
+            compare((double) elem(&got, j), w, bound);
+            compare((double) elem(&first, j), w, bound);
+        }
+        struct tensor *const  all[] = { &in[0], &in[1], &want, &first, &got };
+        for (size_t k = 0; k < sizeof all / sizeof *all; k++) {
+            free(all[k]->data);
+        }
     }
 }
 
 /* Decode attention of a row is the same bits alone and in a batch, wherever
  * its blocks lie. */
-void
-test_decode_attention_does_not_depend_on_the_batch(void)
+static void
+alone_and_in_a_batch(enum dtype kv_dtype)
 {
     static struct step  all, one;
     struct cache_case   c = {
-        .dtype = DTYPE_BF16, .kv_dtype = DTYPE_BF16, .heads = 8,
+        .dtype = DTYPE_BF16, .kv_dtype = kv_dtype, .heads = 8,
         .kv_heads = 2, .head_dim = 128, .block_size = 32, .num_blocks = 120 };
     all = (struct step) { .num_tokens = 0 };
     fill_decode(&all);
@@ -396,14 +331,21 @@ test_decode_attention_does_not_depend_on_the_batch(void)
     free(whole.data);
 }
 
-/* One sequence's NaN is its own affair. */
 void
-test_nan_stays_in_its_sequence(void)
+test_decode_attention_does_not_depend_on_the_batch(void)
+{
+    alone_and_in_a_batch(DTYPE_BF16);
+    alone_and_in_a_batch(DTYPE_F8_E4M3);
+}
+
+/* One sequence's NaN is its own affair. */
+static void
+nan_in_a_cache(enum dtype kv_dtype, int head_dim)
 {
     static struct step  s;
     struct cache_case   c = {
-        .dtype = DTYPE_BF16, .kv_dtype = DTYPE_BF16, .heads = 4,
-        .kv_heads = 1, .head_dim = 64, .block_size = 16, .num_blocks = 60 };
+        .dtype = DTYPE_BF16, .kv_dtype = kv_dtype, .heads = 4,
+        .kv_heads = 1, .head_dim = head_dim, .block_size = 16, .num_blocks = 60 };
     s = (struct step) { .num_tokens = 0 };
     step_add(&s, 1, 70);
     step_add(&s, 1, 300);
@@ -412,14 +354,16 @@ test_nan_stays_in_its_sequence(void)
     struct tensor  in[2] = { random_q(&c, s.num_tokens), fill_cache(&c, &s) };
     for (int q = 1; q < 4; q += 2) {      /* key 3 of the second and fourth */
         int  slot = s.tables[q * TABLE_MAX] * c.block_size + 3;
-        memset((char *) in[1].data + cache_row(&c, 1, slot, 0) * 64 * 2, 0xff,
-               64 * 2);
+        size_t  row = (size_t) head_dim * dtype_bytes(kv_dtype);
+        memset((char *) in[1].data + cache_row(&c, 1, slot, 0) * row, 0xff,
+               row);
     }
     struct tensor  got = run_attention(run.cuda, &c, &s, in);
     for (int r = 0; r < s.num_tokens; r++) {
         bool  want = r == 1 || r >= 22;
-        for (int d = 0; d < 4 * 64; d++) {
-            if (isnan(elem(&got, (size_t) (r * 4 * 64 + d))) != want) {
+        for (int d = 0; d < 4 * head_dim; d++) {
+            size_t  at = (size_t) (r * 4 * head_dim + d);
+            if (isnan(elem(&got, at)) != want) {
                 complain("row %d: %s", r, want ? "NaN was lost"
                                                : "NaN came over");
                 break;
@@ -432,31 +376,10 @@ test_nan_stays_in_its_sequence(void)
 }
 
 void
-test_copied_blocks_are_equal_and_others_untouched(void)
+test_nan_stays_in_its_sequence(void)
 {
-    for (int i = 0; i < 3; i++) {
-        struct cache_case  c = {
-            .dtype = DTYPE_BF16, .kv_dtype = (enum dtype) (DTYPE_F32 + i),
-            .heads = 2, .kv_heads = 1 + i, .head_dim = i == 2 ? 9 : 64,
-            .block_size = 16, .num_blocks = 20 };
-        struct block_copy  copies[] = { { 3, 7 }, { 3, 9 }, { 12, 1 } };
-        struct tensor      host = host_random(c.kv_dtype, 4 * 20 * c.kv_heads
-                                              * 16, c.head_dim);
-        struct tensor      result[2];
-        for (int b = 0; b < 2; b++) {
-            struct backend  *be = b == 0 ? run.cpu : run.cuda;
-            struct tensor    t = to_backend(be, &host);
-            struct kv_cache  kv = kv_of(&c, t.data);
-            be->ops->copy_blocks(be, &kv, copies, 3);
-            result[b] = from_backend(be, &t);
-        }
-        if (memcmp(result[0].data, result[1].data, tensor_bytes(&host)) != 0
-            || memcmp(result[0].data, host.data, tensor_bytes(&host)) == 0)
-        {
-            complain("%s blocks differ", dtype_name(c.kv_dtype));
-        }
-        free(host.data);
-        free(result[0].data);
-        free(result[1].data);
-    }
+    nan_in_a_cache(DTYPE_BF16, 64);
+    nan_in_a_cache(DTYPE_F8_E4M3, 64);
+    nan_in_a_cache(DTYPE_F8_E4M3, 128);
+    nan_in_a_cache(DTYPE_F8_E4M3, 20);
 }

@@ -88,8 +88,10 @@ double
 half_ulp(enum dtype dtype, double x)
 {
     double  eps = dtype == DTYPE_F32 ? 0x1p-24
-                  : dtype == DTYPE_BF16 ? 0x1p-8 : 0x1p-11;
-    return eps * fabs(x) * 1.001 + (dtype == DTYPE_F16 ? 0x1p-25 : 1e-38);
+                  : dtype == DTYPE_BF16 ? 0x1p-8
+                  : dtype == DTYPE_F8_E4M3 ? 0x1p-4 : 0x1p-11;
+    return eps * fabs(x) * 1.001 + (dtype == DTYPE_F16 ? 0x1p-25
+                                    : dtype == DTYPE_F8_E4M3 ? 0x1p-10 : 1e-38);
 }
 
 double
@@ -207,7 +209,7 @@ step_begin(struct backend *be, const struct step *s)
         .input_ids = s->ids, .positions = s->positions,
         .slot_mapping = s->slots, .cu_seqlens_q = s->cu,
         .context_lens = s->context, .block_tables = s->tables,
-        .logits_idx = s->logits_idx };
+        .logits_idx = s->logits_idx, .model_id = s->model_id };
     if (be->ops->step_begin(be, &in) != STEP_ISSUE) {
         complain("step_begin wants a replay");
     }

@@ -64,14 +64,28 @@ struct step {
     int32_t ids[TOKENS_MAX], positions[TOKENS_MAX], slots[TOKENS_MAX];
     int32_t cu[SEQS_MAX + 1], context[SEQS_MAX], logits_idx[TOKENS_MAX];
     int32_t tables[SEQS_MAX * TABLE_MAX];
+    uint64_t model_id;      /* of step_inputs */
 };
 
 void step_add(struct step *s, int query_len, int context_len);
 void step_begin(struct backend *be, const struct step *s);
 struct step *rows_step(int num);      /* one sequence of num rows */
 
-/* The tests: gpu_ops.c, gpu_attention.c, gpu_models.c, gpu_sample.c,
+/* The tests: gpu_ops.c, gpu_attention.c, gpu_kv.c, gpu_models.c, gpu_sample.c,
  * gpu_graphs.c. */
+/* gpu_kv.c, for gpu_attention.c: what works on a paged cache. */
+struct cache_case {
+    enum dtype  dtype, kv_dtype;
+    int         heads, kv_heads, head_dim, block_size, num_blocks, window;
+    bool        norm;
+};
+
+int qkv_cols(const struct cache_case *c);
+struct tensor host_cache(const struct cache_case *c);
+struct kv_cache kv_of(const struct cache_case *c, void *data);
+double cache_scale(const struct cache_case *c, int is_v);
+size_t cache_row(const struct cache_case *c, int is_v, int slot, int head);
+
 void test_uploads_of_any_size_and_address_arrive(void);
 void test_embed_gives_the_same_bits(void);
 void test_linear_with_every_epilogue(void);
@@ -84,6 +98,9 @@ void test_mixed_steps_of_decode_and_prefill(void);
 void test_long_contexts_are_split_and_merged(void);
 void test_decode_attention_does_not_depend_on_the_batch(void);
 void test_nan_stays_in_its_sequence(void);
+void test_fp8_appends_are_the_same_bytes(void);
+void test_attention_over_an_fp8_cache(void);
+void test_large_decode_steps_share_the_keys(void);
 void test_copied_blocks_are_equal_and_others_untouched(void);
 void test_small_models_equal_transformers(void);
 void test_random_models_equal_the_cpu(void);

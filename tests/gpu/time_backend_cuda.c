@@ -1,6 +1,6 @@
 /* time_backend_cuda.c - times of whole steps of a model with random weights.
  *
- * usage: time-backend-cuda DIR [BATCH]      DIR/config.json names the model
+ * usage: time-backend-cuda [--fp8] DIR [BATCH]    DIR/config.json names the model
  *
  * Decode steps of 1 to 256 sequences with 1,024 tokens of context and prompts
  * of 512 to 8,192 tokens, median of the repeats, in ms.
@@ -11,7 +11,8 @@
  *           guess, not timed; invar.: batch-invariant
  * and the parts of a decode step: each op of all layers by itself.
  * The KV cache is filled by prompts of random tokens.  BATCH: that decode step
- * only, without a warm-up, for a profiler. */
+ * only, without a warm-up, for a profiler.  --fp8: an fp8 KV cache, the first
+ * variant only. */
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -310,11 +311,14 @@ main(int argc, char **argv)
     struct backend  *be;
     struct model    *m;
     struct batch     b;
+    bool             fp8 = argc > 1 && strcmp(argv[1], "--fp8") == 0;
+    argc -= fp8;
+    argv += fp8;
     if (argc < 2) {
-        printf("usage: time-backend-cuda DIR [BATCH]\n");
+        printf("usage: time-backend-cuda [--fp8] DIR [BATCH]\n");
         return 2;
     }
-    for (int variant = 0; variant < 5; variant++) {
+    for (int variant = 0; variant < (fp8 ? 1 : 5); variant++) {
         static const char *const  labels[] = { "decode", "issued", "serial",
                                                "first ", "invar." };
         int  rc = backend_load_cuda(&be, &(struct backend_cuda_options) {
@@ -330,6 +334,7 @@ main(int argc, char **argv)
         stop_on(model_open(&m, &(struct model_options) {
             .path = argv[1], .load_format = LOAD_DUMMY,
             .max_model_len = TOKENS_MAX, .block_size = BLOCK_SIZE,
+            .kv_cache_dtype = fp8 ? DTYPE_F8_E4M3 : DTYPE_NONE,
             .num_blocks = NUM_BLOCKS, .max_num_batched_tokens = TOKENS_MAX,
             .max_num_seqs = SEQS_MAX }, be, &err), &err);
         stop_on(batch_init(&b, &m->limits, &err), &err);

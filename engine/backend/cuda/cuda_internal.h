@@ -98,6 +98,7 @@ struct cuda_model {
     int64_t   num_ids;          /* rows of embed_tokens; 0: no embed() */
     int       block_size, num_blocks, num_kv_heads;     /* 0: no cache */
     bool      shares;           /* decode_sm90 takes its attention */
+    bool      kv_fp8;
 };
 
 enum cuda_graph_state { GRAPH_FREE, GRAPH_WARM, GRAPH_READY };

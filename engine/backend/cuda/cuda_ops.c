@@ -361,6 +361,7 @@ learn_kv(struct cuda_backend *cb, const struct kv_cache *kv)
         m->block_size = kv->block_size;
         m->num_blocks = kv->num_blocks;
         m->num_kv_heads = kv->num_kv_heads;
+        m->kv_fp8 = kv->dtype == DTYPE_F8_E4M3;
     }
 }
 

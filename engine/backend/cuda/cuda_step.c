@@ -30,6 +30,8 @@
 #define SHARE_TILES_MIN   12000    /* tiles of 32 keys and one kv head from
                                       which equal shares win; */
 #define SHARE_WHOLE_MIN   8000     /* when they cut no row */
+#define SHARES_FP8_PER_SM 6        /* with an fp8 cache, from so many tiles */
+#define SHARES_FP8_MIN    24000
 
 static int
 min_int(int a, int b)
@@ -237,6 +239,9 @@ choose_shares(const struct cuda_backend *cb, const struct step_inputs *in,
             tiles += len;
             most = len > most ? len : most;
         }
+    }
+    if (cb->model->kv_fp8 && tiles * heads >= SHARES_FP8_MIN) {
+        return cb->num_sms * SHARES_FP8_PER_SM;
     }
     int  whole = num > 0 && most * num * 100 <= tiles * 104
                  ? whole_shares(cb, num * heads) : 0;
