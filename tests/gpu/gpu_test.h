@@ -23,7 +23,7 @@
 
 struct run {
     struct backend *cpu, *cuda;
-    bool            small;
+    bool            small, simple, self;   /* options */
     uint64_t        rng;
     int             passed, failed, messages;
     double          worst;      /* error / bound of the test running */
@@ -71,8 +71,6 @@ void step_add(struct step *s, int query_len, int context_len);
 void step_begin(struct backend *be, const struct step *s);
 struct step *rows_step(int num);      /* one sequence of num rows */
 
-/* The tests: gpu_ops.c, gpu_attention.c, gpu_kv.c, gpu_models.c, gpu_sample.c,
- * gpu_graphs.c. */
 /* gpu_kv.c, for gpu_attention.c: what works on a paged cache. */
 struct cache_case {
     enum dtype  dtype, kv_dtype;
@@ -86,6 +84,8 @@ struct kv_cache kv_of(const struct cache_case *c, void *data);
 double cache_scale(const struct cache_case *c, int is_v);
 size_t cache_row(const struct cache_case *c, int is_v, int slot, int head);
 
+/* The tests: gpu_ops.c, gpu_attention.c, gpu_models.c, gpu_sample.c,
+ * gpu_graphs.c, gpu_engine.c. */
 void test_uploads_of_any_size_and_address_arrive(void);
 void test_embed_gives_the_same_bits(void);
 void test_linear_with_every_epilogue(void);
@@ -109,5 +109,12 @@ void test_sampled_ids_reach_the_next_step_and_the_host_in_order(void);
 void test_recorded_steps_equal_issued_ones_bit_for_bit(void);
 void test_batch_invariant_rows_do_not_depend_on_their_company(void);
 void test_a_gemm_cache_is_read_and_a_broken_one_made_anew(void);
+void test_engine_writes_what_transformers_wrote(void);
+void test_engine_keeps_max_tokens_min_tokens_and_stop_ids(void);
+void test_engine_a_step_ahead_and_again_writes_the_same(void);
+void test_engine_nan_ends_its_own_request_only(void);
+void test_engine_many_random_requests_end_and_leave_nothing(void);
+void test_engine_threads_submit_cancel_and_park_at_any_moment(void);
+void test_engine_batch_invariant_writes_the_same_alone_and_among_63(void);
 
 #endif

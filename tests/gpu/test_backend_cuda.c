@@ -52,6 +52,13 @@ static const struct {
     TEST(recorded_steps_equal_issued_ones_bit_for_bit),
     TEST(batch_invariant_rows_do_not_depend_on_their_company),
     TEST(a_gemm_cache_is_read_and_a_broken_one_made_anew),
+    TEST(engine_writes_what_transformers_wrote),
+    TEST(engine_keeps_max_tokens_min_tokens_and_stop_ids),
+    TEST(engine_a_step_ahead_and_again_writes_the_same),
+    TEST(engine_nan_ends_its_own_request_only),
+    TEST(engine_many_random_requests_end_and_leave_nothing),
+    TEST(engine_threads_submit_cancel_and_park_at_any_moment),
+    TEST(engine_batch_invariant_writes_the_same_alone_and_among_63),
 };
 
 static void
@@ -83,24 +90,23 @@ main(int argc, char **argv)
 {
     struct err   err = { 0 };
     const char  *filter = NULL;
-    bool         simple = false, self = false;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--small") == 0) {
             run.small = true;
         } else if (strcmp(argv[i], "--simple") == 0) {
-            simple = true;
+            run.simple = true;
         } else if (strcmp(argv[i], "--self") == 0) {
-            self = true;
+            run.self = true;
         } else {
             filter = argv[i];
         }
     }
     run.rng = SEED;
-    int  rc = self
+    int  rc = run.self
         ? backend_cpu_create(&run.cuda, &(struct backend_cpu_options) {
               .num_threads = 1, .isa = CPU_ISA_PLAIN }, &err)
         : backend_load_cuda(&run.cuda, &(struct backend_cuda_options) {
-              .abi = BACKEND_CUDA_ABI, .simple_kernels = simple }, &err);
+              .abi = BACKEND_CUDA_ABI, .simple_kernels = run.simple }, &err);
     if (rc == AGAIN) {
         printf("SKIP: no CUDA device (%s)\n", err.message);
         return 0;
