@@ -16,7 +16,7 @@
 set -uo pipefail
 export LC_ALL=C
 
-quick= only=
+quick="" only=""
 while [ $# -gt 0 ]; do
     case $1 in
         --quick) quick=1 ;;
@@ -29,9 +29,9 @@ BIN=$(realpath "${BIN:-build/release}")
 NGINX=${NGINX:-$(PATH=$PATH:/usr/sbin command -v nginx || true)}
 TOKENIZER=${TOKENIZER:-}
 PORT=${PORT:-18480}
-own_work=; [ -n "${WORK:-}" ] || { own_work=1; WORK=$(mktemp -d "${TMPDIR:-/tmp}/nginx-llm-gpu.XXXXXX"); }
+own_work=""; [ -n "${WORK:-}" ] || { own_work=1; WORK=$(mktemp -d "${TMPDIR:-/tmp}/nginx-llm-gpu.XXXXXX"); }
 WORK=$(realpath "$WORK")
-figures=$WORK/figures table=$WORK/table nginx_pid=
+figures=$WORK/figures table=$WORK/table nginx_pid="" child=""
 : > "$figures"; : > "$table"
 
 say() { echo "gpu_report: $*" >&2; }
@@ -46,7 +46,20 @@ stop_nginx() {
     wait "$nginx_pid" 2>/dev/null
     nginx_pid=
 }
-finish() { stop_nginx; [ -z "$own_work" ] || rm -rf "$WORK"; }
+# limited SECONDS command...: in the background, so that a signal is heard at once.
+limited() {
+    timeout -k 10 "$@" &
+    child=$!
+    wait "$child"
+    local rc=$?
+    child=
+    return $rc
+}
+finish() {
+    [ -z "$child" ] || { kill -TERM "$child" 2>/dev/null; wait "$child" 2>/dev/null; }
+    stop_nginx
+    [ -z "$own_work" ] || rm -rf "$WORK"
+}
 trap finish EXIT
 trap 'exit 1' INT TERM
 
@@ -79,13 +92,13 @@ tokens=--random-as-tokens
 skip=on
 if [ -n "$TOKENIZER" ]; then
     ln -sf "$(realpath "$TOKENIZER")" "$llama/tokenizer.json"
-    tokens= skip=off
+    tokens="" skip=off
 fi
 cache=$WORK/gemm.cache
 
 # ---- ceilings and steps ----------------------------------------------------------
 ceilings() {
-    "$BIN/gpu-ceilings" >> "$figures" || say "gpu-ceilings failed: $(tail -1 "$figures")"
+    limited 60 "$BIN/gpu-ceilings" >> "$figures" || say "gpu-ceilings failed: $(tail -1 "$figures")"
     row "reading memory, GB/s" "$(get read_gbps)"
     row "cuBLASLt, bf16, 8192 x 8192 x 8192, TFLOP/s" "$(get gemm_tflops)"
 }
@@ -109,7 +122,7 @@ prefill_rows() {    # prefill_rows PREFIX LABEL TOKENS...
     done
 }
 time_steps() {      # time_steps NAME all|short
-    timeout 150 "$BIN/time-steps" "$WORK/$1" "$2" "$cache" > "$WORK/steps.txt" 2>&1 \
+    limited 150 "$BIN/time-steps" "$WORK/$1" "$2" "$cache" > "$WORK/steps.txt" 2>&1 \
         || say "time-steps $1: $(tail -1 "$WORK/steps.txt")"
     grep '^#' "$WORK/steps.txt" >&2
     sed -n "s/^\([a-z]\)/$1.\1/p" "$WORK/steps.txt" >> "$figures"
@@ -138,7 +151,7 @@ engine_options=(--model "$llama" --load-format dummy --device cuda --max-model-l
 bench() {           # bench SECONDS NAME arguments...; figures in $WORK/NAME.json, text in NAME.txt
     local limit=$1 name=$2
     shift 2
-    timeout -k 20 "$limit" "$BIN/nginx-llm-bench" "$@" --output-json "$WORK/$name.json" > "$WORK/$name.txt" 2>&1 \
+    limited "$limit" "$BIN/nginx-llm-bench" "$@" --output-json "$WORK/$name.json" > "$WORK/$name.txt" 2>&1 \
         || say "$name: $(grep -v ' requests after ' "$WORK/$name.txt" | tail -2 | tr '\n' ' ')"
     if grep -q '^Interrupted' "$WORK/$name.txt"; then say "$name was cut after $limit s"; fi
 }
@@ -255,6 +268,7 @@ write_checkpoint() {
     cat "$file" > /dev/null
 }
 start() {
+    local cache=$WORK/gemm.start        # none yet
     http_possible "start to ready" || return
     if start_nginx "$llama" dummy; then
         row "start to ready, dummy weights, s" "$seconds" "floor 0.3 s"
