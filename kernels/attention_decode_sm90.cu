@@ -25,11 +25,7 @@
 #include "kernels/attention_tile.cuh"
 #include "kernels/kv_map.cuh"
 
-#define WARPS       ATTENTION_DECODE_WARPS     /* of a block, one block an SM */
-#define THREADS     (WARPS * WARP)
 #define KEYS        ATTENTION_DECODE_KEYS      /* of a tile */
-#define RING_BYTES  (32 * 1024)                /* of a warp */
-#define SMEM_BYTES  (WARPS * RING_BYTES + 1024)
 
 static_assert(KEYS == 32, "one table entry a lane, two 16-key products");
 
@@ -43,6 +39,11 @@ template <typename IO_, typename KV_, int HD_> struct decode_shape {
     static constexpr int  ROW_BYTES = HD * static_cast<int>(sizeof(KV));
     static constexpr int  HALF_BYTES = KEYS * ROW_BYTES;     /* K or V */
     static constexpr int  STAGE_BYTES = 2 * HALF_BYTES;      /* K, then V */
+    /* of a block, one block an SM; turning codes into operands takes more */
+    static constexpr int  WARPS = FP8 ? ATTENTION_DECODE_WARPS : 6;
+    static constexpr int  THREADS = WARPS * WARP;
+    static constexpr int  RING_BYTES = (FP8 ? 16 : 32) * 1024;  /* of a warp */
+    static constexpr int  SMEM_BYTES = WARPS * RING_BYTES + 1024;
     static constexpr int  STAGES = RING_BYTES / STAGE_BYTES;
     /* rows of the ring: a box of TMA is so wide, swizzled within itself */
     static constexpr int  RING_ROW = ROW_BYTES < SWIZZLE_BYTES ? ROW_BYTES
@@ -563,14 +564,14 @@ run_share(const struct attention_params &p, const CUtensorMap *k_map,
 #endif /* SM90_CODE */
 
 template <typename S> static __global__ void
-__launch_bounds__(THREADS, 1)
+__launch_bounds__(S::THREADS, 1)
 decode_sm90_kernel(struct attention_params p,
                    const __grid_constant__ CUtensorMap k_map,
                    const __grid_constant__ CUtensorMap v_map)
 {
 #if SM90_CODE
     extern __shared__ char  smem_bytes[];
-    __shared__ uint64_t     full[WARPS][S::STAGES];
+    __shared__ uint64_t     full[S::WARPS][S::STAGES];
     int     warp = threadIdx.x / WARP;
     int     share = warp * gridDim.x + blockIdx.x;
     char   *rings = smem_bytes + ((1024 - (smem_u32(smem_bytes) & 1023))
@@ -589,7 +590,7 @@ decode_sm90_kernel(struct attention_params p,
         return;
     }
     run_share<S>(p, &k_map, &v_map, p.decode_first[share],
-                 p.decode_first[share + 1], rings + warp * RING_BYTES,
+                 p.decode_first[share + 1], rings + warp * S::RING_BYTES,
                  full[warp]);
 #else
     (void) p;
@@ -607,8 +608,8 @@ run(const struct attention_params *p, cudaStream_t stream)
         return e;
     }
     return launch_kernel(decode_sm90_kernel<S>,
-                         static_cast<unsigned int>(p->decode_blocks), THREADS,
-                         SMEM_BYTES, stream, p->pdl, *p, k_map, v_map);
+                         static_cast<unsigned int>(p->decode_blocks), S::THREADS,
+                         S::SMEM_BYTES, stream, p->pdl, *p, k_map, v_map);
 }
 
 template <typename T, typename KV> static cudaError_t
@@ -623,7 +624,7 @@ allow_smem(void)
 {
     return cudaFuncSetAttribute(decode_sm90_kernel<S>,
                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                SMEM_BYTES);
+                                S::SMEM_BYTES);
 }
 
 #define SHAPE(T, HD)  decode_shape<T, T, HD>

@@ -30,7 +30,7 @@
 #define SHARE_TILES_MIN   12000    /* tiles of 32 keys and one kv head from
                                       which equal shares win; */
 #define SHARE_WHOLE_MIN   8000     /* when they cut no row */
-#define SHARES_FP8_PER_SM 6        /* with an fp8 cache, from so many tiles */
+#define SHARES_FP8_PER_SM 8        /* with an fp8 cache, from so many tiles */
 #define SHARES_FP8_MIN    24000
 
 static int
