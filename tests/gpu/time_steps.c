@@ -104,7 +104,9 @@ alone_ms(struct model *m, const struct batch *b, int repeats)
     return best;
 }
 
-/* Attention of all layers of b's step, by itself. */
+/* Attention of all layers of b's step, by itself.  Under a model_id of its own:
+ * the backend shares the keys among its warps once it knows the ops, that is
+ * after the first step. */
 static double
 attention_ms(struct model *m, const struct batch *b)
 {
@@ -115,15 +117,15 @@ attention_ms(struct model *m, const struct batch *b)
         .num_tokens = b->num_tokens, .num_seqs = b->num_seqs,
         .num_logits = b->num_logits,
         .max_blocks_per_seq = b->limits.max_blocks_per_seq,
+        .model_id = m->id + 2,
         .input_ids = b->input_ids, .positions = b->positions,
         .slot_mapping = b->slot_mapping, .cu_seqlens_q = b->cu_seqlens_q,
         .context_lens = b->context_lens, .block_tables = b->block_tables,
         .logits_idx = b->logits_idx };
     for (int n = 0; n < 6; n++) {
-        (void) ops->step_begin(m->be, &in);
-        stop_on(ops->sync(m->be, &err), &err);
+        bool     issue = ops->step_begin(m->be, &in) == STEP_ISSUE;
         int64_t  t0 = clock_now_ns();
-        for (int i = 0; i < m->config.num_hidden_layers; i++) {
+        for (int i = 0; issue && i < m->config.num_hidden_layers; i++) {
             ops->attention(m->be, &(struct attention_args) {
                 .out = m->attn, .qkv = m->qkv, .kv = &m->kv.cache,
                 .layer_idx = i, .num_heads = m->config.num_attention_heads,
@@ -132,7 +134,7 @@ attention_ms(struct model *m, const struct batch *b)
         ops->step_end(m->be);
         stop_on(ops->sync(m->be, &err), &err);
         double  ms = ms_since(t0);
-        best = ms < best ? ms : best;
+        best = ms < best && n > 1 ? ms : best;
     }
     return best;
 }
