@@ -20,7 +20,8 @@
 #define GEMM_PROBES     8
 #define GEMM_CANDIDATES 16
 #define GEMM_RUNS       7      /* timed, the first not counted */
-#define GEMM_BETTER     0.98f  /* of the heuristic's first: less is noise */
+#define GEMM_BETTER     0.98f  /* of the heuristic's first, decode: less is
+                                  noise; large products are timed well */
 #define GEMM_TUNE_MS    5000.0f   /* for all shapes together */
 #define GEMM_INVARIANT_ROWS  64   /* that the one algorithm is chosen for */
 #define GEMM_FEW        6      /* candidates where a run takes long */
@@ -247,7 +248,7 @@ gemm_choose(struct cuda_backend *cb, const struct cuda_gemm *g,
         float  ms = gemm_time(cb, g, l, &found[i].algo);
         if (ms >= 0.0f && (best < 0 || ms < best_ms)) {
             best = i;
-            best_ms = best <= 0 && i == 0 ? ms * GEMM_BETTER : ms;
+            best_ms = i == 0 && !few ? ms * GEMM_BETTER : ms;
         }
     }
     if (best < 0) {
