@@ -138,6 +138,7 @@ typedef struct {
     ngx_msec_t                 grace;
     ngx_msec_t                 hang;
     ngx_uint_t                 reload;
+    ngx_uint_t                 seen;         /* of nginx's own lines */
     ngx_uint_t                 line;
     u_char                    *file;
     ngx_uid_t                  uid;
@@ -227,6 +228,9 @@ typedef struct {
     ngx_http_complex_value_t  *cache_salt;
     ngx_http_complex_value_t  *priority;
     ngx_msec_t                 deadline;
+
+    ngx_uint_t                 line;         /* where an engine is named */
+    u_char                    *file;
 } ngx_http_llm_loc_conf_t;
 
 
@@ -464,6 +468,7 @@ void *ngx_http_llm_create_loc_conf(ngx_conf_t *cf);
 char *ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child);
 char *ngx_http_llm_engine(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_llm_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_llm_prefix_bytes(ngx_conf_t *cf, void *post, void *data);
 char *ngx_http_llm_key_salt(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_llm_endpoint(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_llm_health(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);

@@ -160,6 +160,8 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         conf->pass = prev->pass;
         conf->pass_name = prev->pass_name;
         conf->route = prev->route;
+        conf->file = prev->file;
+        conf->line = prev->line;
 
         if (conf->pass_name.len) {
             mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_module);
@@ -198,14 +200,6 @@ ngx_http_llm_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
                                   |NGX_HTTP_LLM_NEXT_TIMEOUT
                                   |NGX_HTTP_LLM_NEXT_BUSY));
 
-    if (conf->prefix_bytes == 0
-        || conf->prefix_bytes > NGX_HTTP_LLM_PREFIX_MAX)
-    {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"llm_prefix_bytes\" must be from 1 to %d",
-                           NGX_HTTP_LLM_PREFIX_MAX);
-        return NGX_CONF_ERROR;
-    }
     ngx_conf_merge_value(conf->ignore_client_abort,
                          prev->ignore_client_abort, 0);
 
@@ -400,6 +394,7 @@ ngx_http_llm_engine_own_option(ngx_conf_t *cf, ngx_http_llm_engine_t *engine,
     ngx_uint_t *found)
 {
     ngx_str_t    *value;
+    ngx_uint_t    seen;
     const char  **name;
 
     value = cf->args->elts;
@@ -421,6 +416,17 @@ ngx_http_llm_engine_own_option(ngx_conf_t *cf, ngx_http_llm_engine_t *engine,
                            "\"%V\" of an engine takes one value", &value[0]);
         return NGX_CONF_ERROR;
     }
+
+    seen = (ngx_uint_t) 1 << (name - ngx_http_llm_engine_own);
+
+    if ((engine->seen & seen) && ngx_strcmp(value[0].data, "env") != 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "duplicate \"%V\" of engine \"%V\"", &value[0],
+                           &engine->name);
+        return NGX_CONF_ERROR;
+    }
+
+    engine->seen |= seen;
 
     if (ngx_strcmp(value[0].data, "server") == 0) {
 
@@ -634,6 +640,8 @@ ngx_http_llm_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     } else {
         llcf->pass_name = value[1];
+        llcf->file = cf->conf_file->file.name.data;
+        llcf->line = cf->conf_file->line;
 
         llcfp = ngx_array_push(&mcf->passes);
         if (llcfp == NULL) {
@@ -645,6 +653,22 @@ ngx_http_llm_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
     clcf->handler = ngx_http_llm_handler;
+
+    return NGX_CONF_OK;
+}
+
+
+char *
+ngx_http_llm_prefix_bytes(ngx_conf_t *cf, void *post, void *data)
+{
+    size_t *bytes = data;
+
+    if (*bytes == 0 || *bytes > NGX_HTTP_LLM_PREFIX_MAX) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"llm_prefix_bytes\" must be from 1 to %d",
+                           NGX_HTTP_LLM_PREFIX_MAX);
+        return NGX_CONF_ERROR;
+    }
 
     return NGX_CONF_OK;
 }
@@ -733,7 +757,14 @@ ngx_http_llm_health(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     if (cf->args->nelts == 3) {
+
+        if (llcf->health == NGX_HTTP_LLM_HEALTH_LIVE) {
+            return "takes no engine after \"live\", which looks at none";
+        }
+
         llcf->health_engine = value[2];
+        llcf->file = cf->conf_file->file.name.data;
+        llcf->line = cf->conf_file->line;
 
         mcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_llm_module);
 
@@ -853,8 +884,9 @@ ngx_http_llm_resolve_passes(ngx_conf_t *cf)
         if (llcf->engine == NULL && llcf->model == NULL) {
             ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                           "no \"llm_engine %V\" is defined, but \"%s\" "
-                          "names it", name,
-                          llcf->health ? "llm_health" : "llm_pass");
+                          "names it in %s:%ui", name,
+                          llcf->health ? "llm_health" : "llm_pass",
+                          llcf->file, llcf->line);
             return NGX_ERROR;
         }
     }

@@ -38,6 +38,11 @@ static ngx_conf_bitmask_t  ngx_http_llm_next_masks[] = {
 };
 
 
+static ngx_conf_post_t  ngx_http_llm_prefix_post = {
+    ngx_http_llm_prefix_bytes
+};
+
+
 static ngx_conf_num_bounds_t  ngx_http_llm_limit_status_bounds = {
     ngx_conf_check_num_bounds, 400, 599
 };
@@ -209,7 +214,7 @@ static ngx_command_t  ngx_http_llm_commands[] = {
       ngx_conf_set_size_slot,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_llm_loc_conf_t, prefix_bytes),
-      NULL },
+      &ngx_http_llm_prefix_post },
 
     { ngx_string("llm_read_body"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,

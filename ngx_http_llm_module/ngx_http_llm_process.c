@@ -267,8 +267,9 @@ ngx_http_llm_process_user(ngx_cycle_t *cycle, ngx_http_llm_engine_t *engine)
 
         if (pwd == NULL) {
             ngx_log_error(NGX_LOG_EMERG, cycle->log, ngx_errno,
-                          "getpwnam(\"%V\") of engine \"%V\" failed",
-                          &engine->user, &engine->name);
+                          "getpwnam(\"%V\") of engine \"%V\" failed in "
+                          "%s:%ui", &engine->user, &engine->name,
+                          engine->file, engine->line);
             return NGX_ERROR;
         }
 
@@ -319,9 +320,11 @@ ngx_http_llm_process_check_path(ngx_cycle_t *cycle,
             && (enginep[i]->managed || enginep[n]->managed))
         {
             ngx_log_error(NGX_LOG_EMERG, cycle->log, 0,
-                          "engines \"%V\" and \"%V\" share the socket \"%V\"",
+                          "engines \"%V\" and \"%V\" share the socket "
+                          "\"%V\" in %s:%ui",
                           &enginep[i]->name, &enginep[n]->name,
-                          &enginep[n]->socket);
+                          &enginep[n]->socket, enginep[n]->file,
+                          enginep[n]->line);
             return NGX_ERROR;
         }
     }

@@ -115,4 +115,11 @@ $n->stop->check_clean;
 my ($rc, $said) = LLM::Nginx->new(server => 'location = /x { llm_health dead; }')->nginx('-t');
 like($said, qr/\[emerg\].*"llm_health" takes "live", "ready" or "deep", not "dead" in \S+:\d+/, 'nginx -t');
 
+($rc, $said) = LLM::Nginx->new(server => 'location = /x { llm_health live chat; }')->nginx('-t');
+like($said, qr/\[emerg\].*"llm_health" directive takes no engine after "live".* in \S+:\d+/,
+    'live looks at no engine, so it takes none');
+($rc, $said) = LLM::Nginx->new(server => 'location = /x { llm_health ready no; }')->nginx('-t');
+like($said, qr/\[emerg\].*no "llm_engine no" is defined, but "llm_health" names it in \S+nginx.conf:\d+/,
+    'an engine that there is not, with its line');
+
 done_testing();

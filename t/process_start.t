@@ -61,6 +61,11 @@ for my $case (
     ['Max_len 3;', qr/invalid engine option/],
     ['socket ' . 'x' x 120 . ';', qr/the limit is/],
     ['shutdown_timeout never;', qr/invalid "shutdown_timeout"/],
+    ['server unix:/x; server unix:/y;', qr/duplicate "server" of engine "chat" in \S+:\d+/],
+    ['socket x; binary /bin/true; socket y;', qr/duplicate "socket" of engine "chat" in \S+:\d+/],
+    $> ? () : ['binary /bin/true; user no-such-user;', qr/getpwnam\("no-such-user"\) of engine "chat" failed in \S+:\d+/],
+    ['binary /bin/true; socket s; } llm_engine b { binary /bin/true; socket s;',
+        qr/engines "chat" and "b" share the socket "\S+\/s" in \S+:\d+/],
 ) {
     my ($lines, $want) = @$case;
     my $n = LLM::Nginx->new(engines => {}, http => "llm_engine chat { $lines }");
@@ -71,7 +76,7 @@ for my $case (
 {
     my $n = LLM::Nginx->new(engines => { other => '' });
     my ($rc, $said) = $n->nginx('-t');
-    like($said, qr/no "llm_engine chat" is defined/, 'a name nobody defines');
+    like($said, qr/no "llm_engine chat" is defined.* in \S+:\d+/, 'a name nobody defines');
 }
 
 done_testing();

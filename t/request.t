@@ -376,8 +376,8 @@ mock|mock|1|11|4|7|length|myid
 --- config
     location / { llm_pass none; }
 --- must_die
---- error_log
-no "llm_engine none" is defined
+--- error_log eval
+qr/no "llm_engine none" is defined, but "llm_pass" names it in \S+nginx.conf:\d+/
 
 
 

@@ -503,8 +503,8 @@ invalid parameter "weight=3" of model "small"
 --- config
     location / { llm_pass a; llm_prefix_bytes 0; }
 --- must_die
---- error_log
-"llm_prefix_bytes" must be from 1 to 1048576
+--- error_log eval
+qr/"llm_prefix_bytes" must be from 1 to 1048576 in \S+nginx.conf:\d+/
 
 
 
