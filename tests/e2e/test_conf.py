@@ -153,8 +153,8 @@ def test_readme_lists(name):
 
 
 def test_nginx_accepts_what_the_readme_shows(tmp_path):
-    text = (ROOT / "README.md").read_text().split("In your own nginx.conf:\n\n")[1]
-    lines = text.split("\n\n")[0].splitlines()
+    text = (ROOT / "README.md").read_text().split("In your own nginx.conf")[1]
+    lines = text.split("\n\n")[1].splitlines()
     assert all(line.startswith("    ") for line in lines)
     conf = "\n".join(lines)
     for shown, here in [
