@@ -695,6 +695,8 @@ ngx_int_t ngx_http_llm_status_add_zone(ngx_conf_t *cf, const char *kind,
 /* _variables.c */
 
 ngx_int_t ngx_http_llm_add_variables(ngx_conf_t *cf);
+ngx_int_t ngx_http_llm_set_variable(ngx_http_variable_value_t *v,
+    u_char *data, size_t len);
 
 /* _key.c */
 

@@ -303,18 +303,7 @@ ngx_http_llm_model_variable(ngx_http_request_t *r,
         s = ctx->asked;
     }
 
-    if (s.len == 0) {
-        v->not_found = 1;
-        return NGX_OK;
-    }
-
-    v->data = s.data;
-    v->len = s.len;
-    v->valid = 1;
-    v->no_cacheable = 0;
-    v->not_found = 0;
-
-    return NGX_OK;
+    return ngx_http_llm_set_variable(v, s.data, s.len);
 }
 
 
@@ -345,11 +334,5 @@ ngx_http_llm_prefix_hash_variable(ngx_http_request_t *r,
 
     (void) ngx_sprintf(p, "%016xL", (int64_t) ctx->prefix_hash);
 
-    v->data = p;
-    v->len = 16;
-    v->valid = 1;
-    v->no_cacheable = 0;
-    v->not_found = 0;
-
-    return NGX_OK;
+    return ngx_http_llm_set_variable(v, p, 16);
 }

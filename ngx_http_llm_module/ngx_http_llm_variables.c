@@ -132,13 +132,7 @@ ngx_http_llm_key_variable(ngx_http_request_t *r,
         return NGX_OK;
     }
 
-    v->data = s.data;
-    v->len = s.len;
-    v->valid = 1;
-    v->no_cacheable = 0;
-    v->not_found = 0;
-
-    return NGX_OK;
+    return ngx_http_llm_set_variable(v, s.data, s.len);
 }
 
 
@@ -178,18 +172,7 @@ ngx_http_llm_text_variable(ngx_http_request_t *r,
         }
     }
 
-    if (s.len == 0) {
-        v->not_found = 1;
-        return NGX_OK;
-    }
-
-    v->data = s.data;
-    v->len = s.len;
-    v->valid = 1;
-    v->no_cacheable = 0;
-    v->not_found = 0;
-
-    return NGX_OK;
+    return ngx_http_llm_set_variable(v, s.data, s.len);
 }
 
 
@@ -339,8 +322,23 @@ ngx_http_llm_limit_variable(ngx_http_request_t *r,
                 - p;
     }
 
-    v->data = s.data;
-    v->len = s.len;
+    return ngx_http_llm_set_variable(v, s.data, s.len);
+}
+
+
+/* empty is not found: "-" in a log, the default of a map */
+
+ngx_int_t
+ngx_http_llm_set_variable(ngx_http_variable_value_t *v, u_char *data,
+    size_t len)
+{
+    if (len == 0) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    v->data = data;
+    v->len = len;
     v->valid = 1;
     v->no_cacheable = 0;
     v->not_found = 0;
