@@ -5,7 +5,9 @@
  *   cuda_step.c     a step's arrays and attention work lists, and their upload
  *   cuda_plan.c     equal shares of the keys for the Hopper decode kernel
  *   cuda_graph.c    recorded steps
- *   cuda_ops.c      the ops
+ *   cuda_ops.c      the small ops, what all ops share
+ *   cuda_linear.c   linear() and lm_head()
+ *   cuda_attention.c  rope, append and attention
  *   cuda_gemm.c     cuBLASLt
  *   cuda_tune.c     its algorithms, kept in a file
  *   cuda_sample.c   token ids from logits
@@ -250,17 +252,29 @@ void cuda_tune_save(struct cuda_backend *cb);
 /* False: cuBLASLt does not take these dtypes, sizes or addresses. */
 bool cuda_gemm_run(struct cuda_backend *cb, const struct cuda_gemm *g);
 
-/* cuda_ops.c */
-void cuda_flush(struct cuda_backend *cb);    /* does what is pending */
+/* cuda_ops.c.  cuda_of() checks that a step is under way.  cuda_overlap(): may
+ * the kernel launched now start before the last one has ended?  Not the first
+ * of a step, see kernels.h.  cuda_rows_of(): rows to compute for a tensor with
+ * room for so many. */
+struct cuda_backend *cuda_of(struct backend *be);
+int cuda_overlap(struct cuda_backend *cb);
+int cuda_rows_of(const struct cuda_backend *cb, const struct tensor *t);
+void cuda_check_activation(const struct cuda_backend *cb,
+                           const struct tensor *t, int64_t row_elems);
 void cuda_embed(struct backend *be, struct tensor x,
                 const struct weight *embed_tokens);
+void cuda_copy_blocks(struct backend *be, const struct kv_cache *kv,
+                      const struct block_copy *copies, int num_copies);
+
+/* cuda_linear.c */
+void cuda_flush(struct cuda_backend *cb);    /* does what is pending */
 void cuda_linear(struct backend *be, const struct linear_args *args);
+void cuda_lm_head(struct backend *be, const struct lm_head_args *args);
+
+/* cuda_attention.c */
 void cuda_qk_norm_rope_append(struct backend *be,
                               const struct qk_norm_rope_append_args *args);
 void cuda_attention(struct backend *be, const struct attention_args *args);
-void cuda_lm_head(struct backend *be, const struct lm_head_args *args);
-void cuda_copy_blocks(struct backend *be, const struct kv_cache *kv,
-                      const struct block_copy *copies, int num_copies);
 
 static inline enum kernel_dtype
 cuda_kernel_dtype(enum dtype dtype)
