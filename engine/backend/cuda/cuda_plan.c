@@ -1,4 +1,5 @@
-/* cuda_plan.c - equal shares of keys, cut where a warp's share ends. */
+/* cuda_plan.c - equal shares of keys: whole rows dealt out to blocks, or rows cut
+ * where a warp's share ends. */
 #include "engine/backend/cuda/cuda_plan.h"
 
 #include <stdbool.h>
@@ -120,4 +121,158 @@ decode_plan(const struct decode_plan_args *a)
         a->first[b] = p.num_items;
     }
     return p.full ? -1 : p.num_items;
+}
+
+/* ---- whole rows --------------------------------------------------------------------- */
+
+struct dealer {
+    const struct decode_plan_args *args;
+    int64_t  load[PLAN_BLOCKS_MAX];      /* tiles of each share */
+    int      open[PLAN_BLOCKS_MAX];      /* shares that still get whole rows */
+    int      num_open, turn;
+    int      num_drafts, num_items, num_partials;
+    bool     full;
+};
+
+/* Tiles [begin, begin + tiles) of a row to a share; -1: to be cut later. */
+static void
+deal(struct dealer *d, struct decode_item item, int64_t begin, int64_t tiles,
+     int share)
+{
+    const struct decode_plan_args  *a = d->args;
+    if (d->num_drafts == a->drafts_max
+        || (share >= 0 && d->num_items == a->items_max))
+    {
+        d->full = true;
+        return;
+    }
+    int32_t  end = (int32_t) (begin + tiles) * ATTENTION_DECODE_KEYS;
+    item.key_begin = (int32_t) begin * ATTENTION_DECODE_KEYS;
+    item.key_end = end <= item.position ? end : item.position + 1;
+    a->drafts[d->num_drafts++] = (struct decode_draft) {
+        .item = item, .share = share };
+    if (share >= 0) {
+        d->load[share] += tiles;
+        d->num_items++;
+    }
+}
+
+/* A whole row to the share whose turn it is, if it has room; one that has not
+ * gets none any more. */
+static void
+deal_row(struct dealer *d, struct decode_item item, int64_t limit)
+{
+    int64_t  tiles = tiles_of(item.position + 1);
+    int      share = -1;
+    if (d->num_open > 0) {
+        int  at = d->turn % d->num_open;
+        if (d->load[d->open[at]] + tiles <= limit) {
+            share = d->open[at];
+            d->turn = at + 1;
+        } else {
+            d->num_open--;
+            for (int i = at; i < d->num_open; i++) {
+                d->open[i] = d->open[i + 1];
+            }
+            d->turn = at;
+        }
+    }
+    deal(d, item, 0, tiles, share);
+}
+
+/* Cuts a row into what share *at and the following have room for; past the last
+ * all get some more. */
+static void
+cut_row(struct dealer *d, struct decode_item item, int64_t *limit, int *at)
+{
+    int64_t  rest = tiles_of(item.position + 1), done = 0;
+    int      first = d->num_drafts;
+    while (rest > 0 && !d->full) {
+        int64_t  room = *limit - d->load[*at];
+        int64_t  least = rest < DECODE_SHARE_MIN ? rest : DECODE_SHARE_MIN;
+        if (room < least) {
+            if (++*at == d->args->num_shares) {
+                *at = 0;
+                *limit += *limit / 16 + DECODE_SHARE_MIN;
+            }
+            continue;
+        }
+        room = room < rest ? room : rest;
+        deal(d, item, done, room, *at);
+        done += room;
+        rest -= room;
+    }
+    int  parts = d->num_drafts - first;
+    for (int i = 0; i < parts; i++) {
+        struct decode_item  *it = &d->args->drafts[first + i].item;
+        it->partial = d->num_partials;
+        it->part = i;
+        it->num_parts = parts;
+    }
+    d->num_partials += parts > 1 ? parts : 0;
+}
+
+/* Drafts into the order of shares, those of a share backwards: what was cut
+ * comes first. */
+static void
+place_items(const struct dealer *d)
+{
+    const struct decode_plan_args  *a = d->args;
+    for (int s = 0; s <= a->num_shares; s++) {
+        a->first[s] = 0;
+    }
+    for (int i = 0; i < d->num_drafts; i++) {
+        if (a->drafts[i].share >= 0) {
+            a->first[a->drafts[i].share]++;
+        }
+    }
+    for (int s = 1; s <= a->num_shares; s++) {
+        a->first[s] += a->first[s - 1];         /* ends */
+    }
+    for (int i = 0; i < d->num_drafts; i++) {
+        if (a->drafts[i].share >= 0) {
+            a->items[--a->first[a->drafts[i].share]] = a->drafts[i].item;
+        }
+    }
+}
+
+int
+decode_plan_rows(const struct decode_plan_args *a)
+{
+    struct dealer  d = { .args = a, .num_open = a->num_shares };
+    int64_t        tiles = 0;
+    int            at = 0;
+
+    check(a->num_shares >= 1 && a->num_kv_heads >= 1);
+    check_le(a->num_shares, PLAN_BLOCKS_MAX);
+    for (int s = 0; s < a->num_shares; s++) {
+        d.open[s] = s;
+    }
+    for (int s = 0; s < a->num_seqs; s++) {
+        tiles += a->rows[s] >= 0 ? tiles_of(a->context_lens[s]) : 0;
+    }
+    int64_t  share = (tiles * a->num_kv_heads + a->num_shares - 1)
+                     / a->num_shares;
+    share = share < PLAN_SHARE_MIN ? PLAN_SHARE_MIN : share;
+    for (int s = 0; s < a->num_seqs && !d.full; s++) {
+        for (int h = 0; a->rows[s] >= 0 && h < a->num_kv_heads && !d.full;
+             h++)
+        {
+            deal_row(&d, (struct decode_item) {
+                .seq = s, .table = a->tables[s], .row = a->rows[s],
+                .kv_head = h, .position = a->context_lens[s] - 1,
+                .num_parts = 1 }, share + PLAN_SLACK);
+        }
+    }
+    int  whole = d.num_drafts;
+    for (int i = 0; i < whole && !d.full; i++) {
+        if (a->drafts[i].share < 0) {
+            cut_row(&d, a->drafts[i].item, &share, &at);
+        }
+    }
+    if (d.full || d.num_partials > a->partials_max) {
+        return -1;
+    }
+    place_items(&d);
+    return d.num_items;
 }

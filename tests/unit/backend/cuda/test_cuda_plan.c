@@ -5,8 +5,10 @@
 #include <stdint.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/backend/cuda/cuda_plan.h"
 #include "engine/base/check.h"
@@ -21,6 +23,8 @@ struct step {
     struct decode_item  items[ITEMS];
     int32_t             first[BLOCKS + 1];
     int                 num_items;
+    struct decode_draft drafts[ITEMS];
+    bool                partial_used[PARTIALS];
 };
 
 static struct step  *step;
@@ -33,7 +37,8 @@ args_of(int num_seqs, int heads, int chunk)
         .context_lens = step->lens,
         .num_kv_heads = heads, .num_shares = BLOCKS, .chunk_keys = chunk,
         .items = step->items, .items_max = ITEMS, .first = step->first,
-        .partials_max = PARTIALS };
+        .partials_max = PARTIALS, .drafts = step->drafts,
+        .drafts_max = ITEMS };
 }
 
 /* Items in the order of rows and heads hold each key once; parts count up. */
@@ -166,6 +171,127 @@ a_small_step_uses_few_blocks(void **state)
     assert_int_equal(step->first[BLOCKS], 2);
 }
 
+/* ---- whole rows --------------------------------------------------------------------- */
+
+static int
+by_row_and_key(const void *a, const void *b)
+{
+    const struct decode_item  *x = a, *y = b;
+    int  by_seq = x->seq - y->seq, by_head = x->kv_head - y->kv_head;
+    return by_seq != 0 ? by_seq : by_head != 0 ? by_head
+                                               : x->key_begin - y->key_begin;
+}
+
+/* Parts of a row have places of their own. */
+static void
+assert_parts(void)
+{
+    memset(step->partial_used, 0, sizeof step->partial_used);
+    for (int i = 0; i < step->num_items; i++) {
+        const struct decode_item  *it = &step->items[i];
+        int                        at = it->partial + it->part;
+        if (it->num_parts > 1) {
+            assert_in_range(at, 0, PARTIALS - 1);
+            assert_false(step->partial_used[at]);
+            step->partial_used[at] = true;
+        }
+    }
+}
+
+static void
+assert_rows_are_covered(int num_seqs, int heads)
+{
+    int  i = 0;
+    qsort(step->items, (size_t) step->num_items, sizeof *step->items,
+          by_row_and_key);
+    for (int s = 0; s < num_seqs; s++) {
+        for (int h = 0; step->rows[s] >= 0 && h < heads; h++) {
+            int32_t  key = 0, part = 0;
+            while (key < step->lens[s]) {
+                const struct decode_item  *it = &step->items[i++];
+                assert_int_equal(it->seq, s);
+                assert_int_equal(it->row, step->rows[s]);
+                assert_int_equal(it->table, step->lens[s]);
+                assert_int_equal(it->kv_head, h);
+                assert_int_equal(it->position, step->lens[s] - 1);
+                assert_int_equal(it->key_begin, key);
+                assert_int_equal(it->part, part++);
+                assert_true(it->key_end > key);
+                assert_true(it->key_end == step->lens[s]
+                            || it->key_end % ATTENTION_DECODE_KEYS == 0);
+                key = it->key_end;
+            }
+            assert_int_equal(key, step->lens[s]);
+            assert_int_equal(step->items[i - 1].num_parts, part);
+        }
+    }
+    assert_int_equal(i, step->num_items);
+}
+
+static void
+random_steps_are_dealt_out_in_shares_of_whole_rows(void **state)
+{
+    unsigned int  seed = 20261130;
+    (void) state;
+    printf("# seed %u\n", seed);
+    srand(seed);
+    for (int n = 0; n < 2000; n++) {
+        int      num_seqs = 1 + rand() % SEQS, heads = 1 + rand() % 8;
+        int      longest = 1 << rand() % 17;
+        int64_t  tiles = 0;
+        for (int s = 0; s < num_seqs; s++) {
+            step->rows[s] = rand() % 8 ? s : -1;
+            step->lens[s] = 1 + rand() % (rand() % 10 ? longest : 10000);
+            tiles += step->rows[s] >= 0 ? (step->lens[s] + 31) / 32 : 0;
+        }
+        struct decode_plan_args  a = args_of(num_seqs, heads, 0);
+        a.items_max = decode_plan_items_max(num_seqs, heads, 8 * BLOCKS);
+        a.drafts_max = 2 * a.items_max;
+        step->num_items = decode_plan_rows(&a);
+        assert_true(step->num_items >= 0);
+        int64_t  share = (tiles * heads + BLOCKS - 1) / BLOCKS;
+        share = share > PLAN_SHARE_MIN ? share : PLAN_SHARE_MIN;
+        assert_blocks(share + share / 8 + PLAN_SLACK);
+        assert_parts();
+        assert_rows_are_covered(num_seqs, heads);
+    }
+}
+
+/* 1,024 keys each: what cutting would gain is less than what it costs. */
+static void
+rows_of_one_length_stay_whole(void **state)
+{
+    static const int  nums[] = { 33, 66, 99, 260 };
+    (void) state;
+    for (size_t n = 0; n < sizeof nums / sizeof *nums; n++) {
+        for (int s = 0; s < nums[n]; s++) {
+            step->rows[s] = s;
+            step->lens[s] = 1024;
+        }
+        struct decode_plan_args  a = args_of(nums[n], 8, 0);
+        step->num_items = decode_plan_rows(&a);
+        assert_int_equal(step->num_items, nums[n] * 8);
+        assert_blocks(32 * ((nums[n] * 8 + BLOCKS - 1) / BLOCKS));
+    }
+}
+
+static void
+a_plan_without_room_is_refused(void **state)
+{
+    (void) state;
+    step->rows[0] = step->rows[1] = 0;
+    step->lens[0] = step->lens[1] = 10000;
+    struct decode_plan_args  a = args_of(2, 8, 0);
+    a.partials_max = 10;
+    assert_int_equal(decode_plan_rows(&a), -1);
+    a.partials_max = PARTIALS;
+    a.items_max = 100;
+    assert_int_equal(decode_plan_rows(&a), -1);
+    a.items_max = ITEMS;
+    a.drafts_max = 20;
+    assert_int_equal(decode_plan_rows(&a), -1);
+}
+
 int
 main(void)
 {
@@ -174,6 +300,9 @@ main(void)
         cmocka_unit_test(chunks_cut_a_row_at_the_same_keys_whatever_its_company),
         cmocka_unit_test(what_does_not_fit_is_said),
         cmocka_unit_test(a_small_step_uses_few_blocks),
+        cmocka_unit_test(random_steps_are_dealt_out_in_shares_of_whole_rows),
+        cmocka_unit_test(rows_of_one_length_stay_whole),
+        cmocka_unit_test(a_plan_without_room_is_refused),
     };
     step = calloc(1, sizeof *step);
     check(step != NULL);
