@@ -196,6 +196,16 @@ cudaError_t rope_wide_launch(const struct rope_params *p,
 cudaError_t rope_append_launch(const struct rope_params *p,
                                cudaStream_t stream);
 
+/* What rope_params does, as part of decode_sm90: q is normed and rotated as it
+ * is read, the row's k and v are written to its slot, which must be where the
+ * block table has its position, and are what attention sees. */
+struct attention_rope {
+    const float         *q_norm, *k_norm;      /* as in rope_params */
+    float                q_eps, k_eps;
+    const float         *cos_sin;              /* NULL: done before */
+    const int32_t       *slots;                /* [num_tokens] */
+};
+
 /* Causal attention over the paged cache: a query at position p sees keys
  * max(0, p - window + 1) .. p (window 0: all); out = round(sum round(p_j) v_j
  * / sum p_j), where p_j = exp(scale * (q . k_j) - m) and m is a running
@@ -220,7 +230,9 @@ cudaError_t rope_append_launch(const struct rope_params *p,
  * prefill_sm90: the same on Hopper with wgmma and TMA, where _takes() says so:
  * head_dim 64 or 128, no window, no fp8.
  * decode_sm90: head_dim 64 or 128, groups up to ATTENTION_GROUP_MAX; partial
- * results are [partial][group][head_dim] and [partial][group][2].
+ * results are [partial][group][head_dim] and [partial][group][2].  Shares are
+ * of blocks, one a multiprocessor; with an fp8 cache, where rope has to be done
+ * before, of warps.
  * simple: everything else (fp32, odd head sizes, mixed dtypes); one warp per
  * (row, query head), the maximum in a first pass over the keys.  Items unused.
  * Measured times: README.md beside this file. */
@@ -246,13 +258,14 @@ struct attention_params {
     const struct decode_item    *decode_items; /* decode_sm90 */
     const int32_t               *decode_first; /* [decode_shares + 1]: the
                                                   items of each share */
-    int                          decode_shares;  /* at most decode_blocks *
-                                                    ATTENTION_DECODE_WARPS */
+    int                          decode_shares;  /* fp8: at most decode_blocks
+                                                    * ATTENTION_DECODE_WARPS */
     int                          decode_blocks;  /* multiprocessors */
     float                       *partial_out;  /* [partial][num_heads]
                                                   [head_dim] */
     float                       *partial_ml;   /* [partial][num_heads][2] */
     unsigned int                *counters;     /* [seq][num_kv_heads] */
+    struct attention_rope        rope;         /* decode_sm90, 16-bit */
     int                          pdl;
 };
 int attention_tile_takes(const struct attention_params *p);

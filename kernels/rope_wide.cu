@@ -5,6 +5,7 @@
  * first half of a head and the eight that they are rotated with, so a head is
  * 4, 8 or 16 lanes and a warp has 8, 4 or 2 heads. */
 #include "kernels/common.cuh"
+#include "kernels/rope.cuh"
 
 #define WARPS  4
 #define WIDE   8        /* elements of 16 bytes */
@@ -60,9 +61,7 @@ rotate(float (&a)[WIDE], float (&b)[WIDE], const float *cos_sin, int half,
     load_floats(s, cos_sin + half + j);
 #pragma unroll
     for (int i = 0; i < WIDE; i++) {
-        float  u = a[i];
-        a[i] = u * c[i] - b[i] * s[i];
-        b[i] = b[i] * c[i] + u * s[i];
+        rotate_pair(a[i], b[i], c[i], s[i]);
     }
 }
 

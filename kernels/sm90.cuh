@@ -74,6 +74,16 @@ barrier_wait(uint64_t *barrier, unsigned int parity)
                  "}\n" :: "r"(smem_u32(barrier)), "r"(parity) : "memory");
 }
 
+/* True in one lane of a whole warp; the compiler knows that it is one. */
+static __device__ __forceinline__ bool
+elect_lane(void)
+{
+    unsigned int  elected;
+    asm volatile("{\n.reg .pred p;\nelect.sync _|p, 0xffffffff;\n"
+                 "selp.u32 %0, 1, 0, p;\n}\n" : "=r"(elected));
+    return elected != 0;
+}
+
 /* ---- TMA: one box of a 2-D map into shared memory; its bytes count for barrier */
 static __device__ __forceinline__ void
 tma_load_2d(void *dst, const CUtensorMap *map, int col, int row, uint64_t *barrier)
@@ -81,6 +91,16 @@ tma_load_2d(void *dst, const CUtensorMap *map, int col, int row, uint64_t *barri
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile"
                  ".mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];\n"
                  :: "r"(smem_u32(dst)), "l"(map), "r"(col), "r"(row),
+                    "r"(smem_u32(barrier)) : "memory");
+}
+
+/* `bytes` (a multiple of 16) of contiguous memory instead of a box. */
+static __device__ __forceinline__ void
+bulk_load(void *dst, const void *src, unsigned int bytes, uint64_t *barrier)
+{
+    asm volatile("cp.async.bulk.shared::cluster.global"
+                 ".mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n"
+                 :: "r"(smem_u32(dst)), "l"(src), "r"(bytes),
                     "r"(smem_u32(barrier)) : "memory");
 }
 

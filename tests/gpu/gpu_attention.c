@@ -256,7 +256,7 @@ fill_large(struct step *s, struct step *whole, const struct cache_case *c)
     }
 }
 
-/* Enough keys for the kernel that gives every warp an equal share. */
+/* Enough keys for the kernels that give every warp an equal share. */
 void
 test_large_decode_steps_share_the_keys(void)
 {
@@ -291,6 +291,159 @@ test_large_decode_steps_share_the_keys(void)
         for (size_t k = 0; k < sizeof all / sizeof *all; k++) {
             free(all[k]->data);
         }
+    }
+}
+
+/* ---- rope, append and attention in one step ------------------------------------------ */
+
+struct fused_result {
+    struct tensor out, cache;
+};
+
+/* in: qkv, cache, cos_sin, norm weight. */
+static struct fused_result
+run_fused(struct backend *be, const struct cache_case *c,
+          const struct step *s, const struct tensor in[4])
+{
+    struct tensor    qkv = to_backend(be, &in[0]);
+    struct tensor    cache = to_backend(be, &in[1]);
+    struct tensor    cos_sin = to_backend(be, &in[2]);
+    struct tensor    host = host_tensor(c->dtype, s->num_tokens + 2,
+                                        c->heads * c->head_dim);
+    struct kv_cache  kv = kv_of(c, cache.data);
+    struct weight   *norm = NULL;
+    struct err       err = { 0 };
+    memset(host.data, 0xff, tensor_bytes(&host));
+    struct tensor  out = to_backend(be, &host);
+    free(host.data);
+    if (c->norm) {
+        require(be->ops->weight_create(be, &(struct weight_desc) {
+            .kind = WEIGHT_VECTOR, .num_parts = 1, .parts = { in[3] } }, &norm,
+            &err), &err, "norm");
+    }
+    step_begin(be, s);
+    be->ops->qk_norm_rope_append(be, &(struct qk_norm_rope_append_args) {
+        .qkv = qkv, .q_norm = { norm, 1e-6f }, .k_norm = { norm, 1e-6f },
+        .cos_sin = cos_sin.data, .kv = &kv, .layer_idx = 1,
+        .num_heads = c->heads });
+    be->ops->attention(be, &(struct attention_args) {
+        .out = out, .qkv = qkv, .kv = &kv, .layer_idx = 1,
+        .num_heads = c->heads, .sliding_window = c->window,
+        .scale = 1.0f / sqrtf((float) c->head_dim) });
+    be->ops->step_end(be);
+    struct fused_result  r = { .out = from_backend(be, &out) };
+    r.cache = from_backend(be, &cache);
+    be->ops->free(be, qkv.data);
+    be->ops->free(be, cos_sin.data);
+    be->ops->weight_destroy(be, norm);
+    return r;
+}
+
+/* Quarter turns: rotation is exact, and says which elements belong together. */
+static struct tensor
+quarter_turns(int head_dim)
+{
+    struct tensor  t = host_tensor(DTYPE_F32, LEN_MAX, head_dim);
+    float         *x = t.data;
+    int            half = head_dim / 2;
+    for (int i = 0; i < LEN_MAX * half; i++) {
+        int  turn = random_below(4), at = i / half * head_dim + i % half;
+        x[at] = turn % 2 ? 0.0f : (float) (1 - turn);
+        x[at + half] = turn % 2 ? (float) (2 - turn) : 0.0f;
+    }
+    return t;
+}
+
+/* The step's own keys are NaN in the cache before it, but for every third row,
+ * which has no slot. */
+static void
+give_slots(const struct cache_case *c, struct step *s, struct tensor *cache)
+{
+    size_t  row = (size_t) c->head_dim * dtype_bytes(c->kv_dtype);
+    for (int q = 0; q < s->num_seqs; q++) {
+        int  key = s->context[q] - 1;
+        int  slot = s->tables[q * TABLE_MAX + key / c->block_size]
+                    * c->block_size + key % c->block_size;
+        s->slots[q] = q % 3 == 2 ? SLOT_PADDING : slot;
+        for (int h = 0; q % 3 != 2 && h < 2 * c->kv_heads; h++) {
+            memset((char *) cache->data
+                   + cache_row(c, h % 2, slot, h / 2) * row, 0xff, row);
+        }
+    }
+}
+
+static void
+compare_fused(const struct cache_case *c, const struct step *s,
+              const struct fused_result *want, const struct fused_result *got)
+{
+    /* normed elements may be rounded to a neighbour, see rope_one() */
+    double  flip = c->norm ? 12 * 4.0 * half_ulp(c->dtype, 1.0) : 0.0;
+    size_t  num = (size_t) (s->num_tokens * c->heads * c->head_dim);
+    for (size_t i = 0; i < num; i++) {
+        double  w = (double) elem(&want->out, i);
+        compare((double) elem(&got->out, i), w,
+                2 * half_ulp(c->dtype, w)
+                + (c->norm ? 6 : 1) * half_ulp(c->dtype, 1.0) + 1e-5);
+    }
+    for (size_t i = 0; i < tensor_elems(&want->cache); i++) {
+        double  w = (double) elem(&want->cache, i);
+        double  g = (double) elem(&got->cache, i);
+        if (isnan(w) != isnan(g)) {
+            complain("cache element %zu: got %g, want %g", i, g, w);
+        } else if (!isnan(w) && w != g) {
+            compare(g, w, flip);
+        }
+    }
+}
+
+/* Twice under one model_id: the first step teaches the backend, which then has
+ * one kernel for all of it. */
+static void
+fused_one(const struct cache_case *c)
+{
+    static struct step  s;
+    s = (struct step) { .model_id = random_bits() | (uint64_t) 1 << 40 };
+    fill_decode(&s);
+    struct tensor  in[4] = {
+        host_random(c->dtype, s.num_tokens + 2, qkv_cols(c)),
+        fill_cache(c, &s), quarter_turns(c->head_dim),
+        host_random(c->dtype, c->head_dim, 0) };
+    give_slots(c, &s, &in[1]);
+    int                  before = run.messages;
+    struct fused_result  r[3] = { run_fused(run.cpu, c, &s, in),
+                                  run_fused(run.cuda, c, &s, in),
+                                  run_fused(run.cuda, c, &s, in) };
+    compare_fused(c, &s, &r[0], &r[1]);
+    compare_fused(c, &s, &r[0], &r[2]);
+    if (run.messages > before && run.messages < 20) {
+        printf("#   in %s heads %d/%d head_dim %d block %d window %d norm %d\n",
+               dtype_name(c->dtype), c->heads, c->kv_heads, c->head_dim,
+               c->block_size, c->window, c->norm);
+    }
+    for (int i = 0; i < 3; i++) {
+        free(r[i].out.data);
+        free(r[i].cache.data);
+    }
+    for (int i = 0; i < 4; i++) {
+        free(in[i].data);
+    }
+}
+
+void
+test_rope_append_and_attention_of_a_step_agree(void)
+{
+    static const int  groups[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16 };
+    for (int i = 0; i < (run.small ? 6 : 44); i++) {
+        int  group = groups[(run.small ? 3 * i : i) % 11];
+        struct cache_case  c = {
+            .dtype = i % 5 == 4 ? DTYPE_F16 : DTYPE_BF16,
+            .heads = group * (1 + i % 2), .kv_heads = 1 + i % 2,
+            .head_dim = i % 4 < 2 ? 128 : 64, .block_size = 16 << i % 3,
+            .num_blocks = (4800 >> (4 + i % 3)) + 1, .norm = i % 3 == 1,
+            .window = i % 7 == 6 ? 1 + random_below(200) : 0 };
+        c.kv_dtype = i % 11 == 10 ? DTYPE_F8_E4M3 : c.dtype;
+        c.norm &= c.kv_dtype == c.dtype;
+        fused_one(&c);
     }
 }
 

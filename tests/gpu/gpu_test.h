@@ -101,6 +101,7 @@ void test_nan_stays_in_its_sequence(void);
 void test_fp8_appends_are_the_same_bytes(void);
 void test_attention_over_an_fp8_cache(void);
 void test_large_decode_steps_share_the_keys(void);
+void test_rope_append_and_attention_of_a_step_agree(void);
 void test_copied_blocks_are_equal_and_others_untouched(void);
 void test_small_models_equal_transformers(void);
 void test_random_models_equal_the_cpu(void);

@@ -44,6 +44,7 @@ static const struct {
     TEST(fp8_appends_are_the_same_bytes),
     TEST(attention_over_an_fp8_cache),
     TEST(large_decode_steps_share_the_keys),
+    TEST(rope_append_and_attention_of_a_step_agree),
     TEST(copied_blocks_are_equal_and_others_untouched),
     TEST(small_models_equal_transformers),
     TEST(random_models_equal_the_cpu),

@@ -1,4 +1,8 @@
-/* cuda_attention.c - qk_norm_rope_append() and attention(): which kernel. */
+/* cuda_attention.c - qk_norm_rope_append() and attention(): which kernel.
+ *
+ * Where one kernel does all of a step's attention it does rope and append as
+ * well: qk_norm_rope_append() leaves its arguments waiting.  Any other op, and
+ * the step's end, does what waits with the kernel for it. */
 #include "engine/backend/cuda/cuda_internal.h"
 #include "engine/base/check.h"
 
@@ -49,6 +53,34 @@ learn_kv(struct cuda_backend *cb, const struct kv_cache *kv)
     }
 }
 
+/* All rows of the step are one kernel's, which takes rope and append too. */
+static bool
+rope_can_wait(const struct cuda_backend *cb, const struct rope_params *p)
+{
+    return cb->num_shares > 0 && cb->num_decode == 0 && cb->num_prefill == 0
+           && cb->model->shares && p->dtype == p->kv.dtype
+           && rope_wide_takes(p);
+}
+
+static void
+launch_rope(struct cuda_backend *cb, struct rope_params p)
+{
+    bool  wide = !cb->simple_kernels && rope_wide_takes(&p);
+    p.pdl = cuda_overlap(cb);
+    (void) cuda_keep(cb, wide ? rope_wide_launch(&p, cb->stream)
+                              : rope_append_launch(&p, cb->stream),
+                     "rope and append");
+}
+
+void
+cuda_rope_flush(struct cuda_backend *cb)
+{
+    if (cb->rope_waits) {
+        cb->rope_waits = false;
+        launch_rope(cb, cb->rope);
+    }
+}
+
 void
 cuda_qk_norm_rope_append(struct backend *be,
                          const struct qk_norm_rope_append_args *args)
@@ -74,12 +106,28 @@ cuda_qk_norm_rope_append(struct backend *be,
         .slots = cb->dev.slot_mapping,
         .kv = kv_layer_of(kv, args->layer_idx),
         .dtype = cuda_kernel_dtype(args->qkv.dtype),
-        .num = cuda_rows_of(cb, &args->qkv), .num_heads = args->num_heads,
-        .pdl = cuda_overlap(cb) };
-    bool  wide = !cb->simple_kernels && rope_wide_takes(&p);
-    (void) cuda_keep(cb, wide ? rope_wide_launch(&p, cb->stream)
-                              : rope_append_launch(&p, cb->stream),
-                     "rope and append");
+        .num = cuda_rows_of(cb, &args->qkv), .num_heads = args->num_heads };
+    if (rope_can_wait(cb, &p)) {
+        cb->rope = p;
+        cb->rope_waits = true;
+        return;
+    }
+    launch_rope(cb, p);
+}
+
+/* Rope and append become part of the attention of the same layer. */
+static void
+take_rope(struct cuda_backend *cb, struct attention_params *p)
+{
+    const struct rope_params  *r = &cb->rope;
+    if (cb->rope_waits && r->qkv == p->qkv && r->kv.k == p->kv.k
+        && r->num_heads == p->num_heads && r->dtype == p->dtype)
+    {
+        p->rope = (struct attention_rope) {
+            .q_norm = r->q_norm, .k_norm = r->k_norm, .q_eps = r->q_eps,
+            .k_eps = r->k_eps, .cos_sin = r->cos_sin, .slots = r->slots };
+        cb->rope_waits = false;
+    }
 }
 
 void
@@ -107,8 +155,10 @@ cuda_attention(struct backend *be, const struct attention_args *args)
         .decode_shares = cb->num_sms * ATTENTION_DECODE_WARPS,
         .decode_blocks = cb->num_sms,
         .partial_out = cb->partial_out, .partial_ml = cb->partial_ml,
-        .counters = cb->counters, .pdl = cuda_overlap(cb) };
+        .counters = cb->counters };
+    take_rope(cb, &p);
     cuda_flush(cb);
+    p.pdl = cuda_overlap(cb);
     learn_kv(cb, kv);
     if (cb->model != NULL && !cb->model->known) {
         cb->model->shares = !cb->simple_kernels

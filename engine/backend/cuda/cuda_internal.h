@@ -3,7 +3,7 @@
  *   backend_cuda.c  life, memory, weights
  *   cuda_scratch.c  reserve(): what steps need, at addresses that stay
  *   cuda_step.c     a step's arrays and attention work lists, and their upload
- *   cuda_plan.c     equal shares of the keys for the Hopper decode kernel
+ *   cuda_plan.c     equal shares of the keys for the Hopper decode kernels
  *   cuda_graph.c    recorded steps
  *   cuda_ops.c      the small ops, what all ops share
  *   cuda_linear.c   linear() and lm_head()
@@ -172,6 +172,9 @@ struct cuda_backend {
         enum dtype dtype;
         int        num, n;
     } pending;
+    bool                     rope_waits; /* rope and append are still to be
+                                            done, attention() may */
+    struct rope_params       rope;
 
     struct cuda_step_arrays  dev;
     size_t                   dev_bytes[11];  /* room of each, in their order */
@@ -181,6 +184,7 @@ struct cuda_backend {
     struct cuda_half         half[2];
     unsigned int             num_steps;
     int                      shared_max;     /* items */
+    struct decode_draft     *drafts;         /* host, [2 * shared_max] */
     struct cuda_model        models[CUDA_MODELS_MAX];
     struct cuda_graph        record[CUDA_GRAPHS_MAX];
 
@@ -272,6 +276,7 @@ void cuda_linear(struct backend *be, const struct linear_args *args);
 void cuda_lm_head(struct backend *be, const struct lm_head_args *args);
 
 /* cuda_attention.c */
+void cuda_rope_flush(struct cuda_backend *cb);    /* part of cuda_flush() */
 void cuda_qk_norm_rope_append(struct backend *be,
                               const struct qk_norm_rope_append_args *args);
 void cuda_attention(struct backend *be, const struct attention_args *args);

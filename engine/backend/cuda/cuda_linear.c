@@ -20,8 +20,8 @@ cuda_flush(struct cuda_backend *cb)
             cb->stream), "residual");
         cb->pending.y = NULL;
     }
+    cuda_rope_flush(cb);
 }
-
 
 static void *
 at_byte(const void *data, int64_t elems, enum dtype dtype)

@@ -61,7 +61,9 @@ cuda_release_step(struct cuda_backend *cb)
     cb->step_device = NULL;
     free(cb->seq_tables);
     free(cb->seq_rows);
+    free(cb->drafts);
     cb->seq_tables = cb->seq_rows = NULL;
+    cb->drafts = NULL;
     cuda_sample_release(cb);
 }
 
@@ -167,7 +169,8 @@ reserve_arrays(struct cuda_backend *cb, const struct backend_limits *l,
     }
     cb->seq_tables = calloc(seqs, sizeof *cb->seq_tables);
     cb->seq_rows = calloc(seqs, sizeof *cb->seq_rows);
-    if (cb->seq_tables == NULL || cb->seq_rows == NULL) {
+    cb->drafts = calloc(2 * (size_t) cb->shared_max, sizeof *cb->drafts);
+    if (cb->seq_tables == NULL || cb->seq_rows == NULL || cb->drafts == NULL) {
         return err_set(err, "out of memory for %zu sequences", seqs);
     }
     for (int i = 0; i < 2; i++) {

@@ -10,8 +10,9 @@
  * shape whatever it is batched with, with three exceptions: when the step needs
  * more splits than there is room for, chunks double until it fits; when it
  * leaves most of the GPU without work, chunks are halved down to one tile; and
- * in large steps on Hopper cuda_plan.c gives every warp an equal share of all
- * keys.  Batch-invariant, there is room for any step's splits and none of these.
+ * in steps of more than a few rows on Hopper cuda_plan.c gives every
+ * multiprocessor, or with an fp8 cache every warp, an equal share of all keys.
+ * Batch-invariant, there is room for any step's splits and none of these.
  * Longer queries are cut into items of ATTENTION_ROWS rows, the last rows
  * first, because they see the most keys. */
 #include "engine/backend/cuda/cuda_internal.h"
@@ -27,7 +28,9 @@
 #define FEW_BLOCKS_PER_SM 1
 #define WORD              16       /* bytes the device reads at once */
 #define SHARES_PER_SM     4        /* the best of 2 to 6 on an H200 */
-#define SHARE_TILES_MIN   12000    /* tiles of 32 keys and one kv head from
+#define SHARE_ROWS_MIN    9        /* a multiprocessor a share, from so many
+                                      rows, or tiles as below */
+#define SHARE_TILES_MIN   12000    /* a warp a share: tiles of 32 keys and one kv head from
                                       which equal shares win; */
 #define SHARE_WHOLE_MIN   8000     /* when they cut no row */
 #define SHARES_FP8_PER_SM 8        /* with an fp8 cache, from so many tiles */
@@ -223,29 +226,43 @@ whole_shares(const struct cuda_backend *cb, int64_t rows)
     return 0;
 }
 
-/* How many shares a step's keys are cut into; 0: not into shares.  first_rows
- * gets the row of every sequence of one row, -1 for others. */
-static int
-choose_shares(const struct cuda_backend *cb, const struct step_inputs *in,
-              int32_t *first_rows)
+struct decode_sizes {
+    int64_t  num, tiles, most;       /* rows; tiles of 32 keys, of one row */
+};
+
+/* first_rows gets the row of every sequence of one row, -1 for others. */
+static struct decode_sizes
+decode_sizes_of(const struct step_inputs *in, int32_t *first_rows)
 {
-    int64_t  tiles = 0, most = 0, num = 0, heads = cb->model->num_kv_heads;
+    struct decode_sizes  d = { .num = 0 };
     for (int s = 0; s < in->num_seqs; s++) {
         int64_t  len = (in->context_lens[s] + ATTENTION_DECODE_KEYS - 1)
                        / ATTENTION_DECODE_KEYS;
         first_rows[s] = query_len(in, s) == 1 ? in->cu_seqlens_q[s] : -1;
         if (first_rows[s] >= 0) {
-            num++;
-            tiles += len;
-            most = len > most ? len : most;
+            d.num++;
+            d.tiles += len;
+            d.most = len > d.most ? len : d.most;
         }
     }
-    if (cb->model->kv_fp8 && tiles * heads >= SHARES_FP8_MIN) {
+    return d;
+}
+
+/* How many shares a step's keys are cut into; 0: not into shares. */
+static int
+choose_shares(const struct cuda_backend *cb, const struct decode_sizes *d)
+{
+    int64_t  heads = cb->model->num_kv_heads;
+    if (!cb->model->kv_fp8) {
+        return d->num >= SHARE_ROWS_MIN || d->tiles * heads >= SHARE_TILES_MIN
+               ? cb->num_sms : 0;
+    }
+    if (d->tiles * heads >= SHARES_FP8_MIN) {
         return cb->num_sms * SHARES_FP8_PER_SM;
     }
-    int  whole = num > 0 && most * num * 100 <= tiles * 104
-                 ? whole_shares(cb, num * heads) : 0;
-    if (tiles * heads >= (whole > 0 ? SHARE_WHOLE_MIN : SHARE_TILES_MIN)) {
+    int  whole = d->num > 0 && d->most * d->num * 100 <= d->tiles * 104
+                 ? whole_shares(cb, d->num * heads) : 0;
+    if (d->tiles * heads >= (whole > 0 ? SHARE_WHOLE_MIN : SHARE_TILES_MIN)) {
         return whole > 0 ? whole : cb->num_sms * SHARES_PER_SM;
     }
     return 0;
@@ -264,27 +281,30 @@ plan_shares(struct packer *p, const struct step_inputs *in, int32_t *rows,
     {
         return false;
     }
-    num_shares = choose_shares(cb, in, rows);
+    struct decode_sizes  sizes = decode_sizes_of(in, rows);
+    num_shares = choose_shares(cb, &sizes);
     if (num_shares == 0) {
         return false;
     }
-    int       warps = cb->num_sms * ATTENTION_DECODE_WARPS;
+    int  places = cb->num_sms * (m->kv_fp8 ? ATTENTION_DECODE_WARPS : 1);
     int32_t  *first = pack_room(p, cb->dev.shared_first,
-                                ((size_t) warps + 1) * sizeof *first);
+                                ((size_t) places + 1) * sizeof *first);
     /* its size is known when it is filled in: it comes last */
     struct decode_item  *items = pack_room(p, cb->dev.shared, 0);
-    int  num = decode_plan(&(struct decode_plan_args) {
+    const struct decode_plan_args  args = {
         .num_seqs = in->num_seqs, .rows = rows, .tables = tables,
         .context_lens = in->context_lens, .num_kv_heads = m->num_kv_heads,
         .num_shares = num_shares, .items = items, .items_max = cb->shared_max,
         .first = first,
-        .partials_max = cb->max_splits * m->num_kv_heads });
+        .partials_max = cb->max_splits * m->num_kv_heads,
+        .drafts = cb->drafts, .drafts_max = 2 * cb->shared_max };
+    int  num = m->kv_fp8 ? decode_plan(&args) : decode_plan_rows(&args);
     if (num < 0) {
         p->params.num_segments -= 2;
         p->used = (size_t) ((char *) first - p->half->host);
         return false;
     }
-    for (int i = num_shares + 1; i <= warps; i++) {
+    for (int i = num_shares + 1; i <= places; i++) {
         first[i] = num;              /* warps without a share */
     }
     p->params.num_segments--;

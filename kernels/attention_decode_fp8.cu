@@ -1,0 +1,408 @@
+/* attention_decode_fp8.cu - attention_decode_sm90.cu for an fp8 cache: codes are
+ * multiplied in f16, see e4m3.cuh, query heads as the rows of mma.sync.  Rope
+ * and append have been done before.
+ *
+ * A first version gave a block's four warps the tiles of one item in turn, fed
+ * by a producer warp: at 1,024 keys as fast, but 1.4 times slower than the
+ * kernel of attention_decode.cu with short or uneven sequences, where the
+ * meeting of the warps at the end of each item costs several microseconds. */
+#include "kernels/decode_share.cuh"
+
+/* IO: of qkv and out; T: of the products; HD: head_dim, a byte each. */
+template <typename IO_, int HD_> struct fp8_shape {
+    using IO = IO_;
+    using T = __half;
+    static constexpr int  HD = HD_;
+    static constexpr int  HALF_BYTES = KEYS * HD;            /* K or V */
+    static constexpr int  STAGE_BYTES = 2 * HALF_BYTES;      /* K, then V */
+    static constexpr int  WARPS = ATTENTION_DECODE_WARPS;    /* one block an SM */
+    static constexpr int  THREADS = WARPS * WARP;
+    static constexpr int  RING_BYTES = 16 * 1024;            /* of a warp */
+    static constexpr int  SMEM_BYTES = WARPS * RING_BYTES + 1024;
+    static constexpr int  STAGES = RING_BYTES / STAGE_BYTES;
+};
+
+#if SM90_CODE
+
+/* ---- bringing tiles ---- */
+
+template <typename S> static __device__ __forceinline__ void
+bring(const struct attention_params &p, const CUtensorMap *k_map,
+      const CUtensorMap *v_map, int row0, int row1, char *k, uint64_t *full)
+{
+    int    box_rows = min(KEYS, 1 << p.kv.block_shift);
+    char  *v = k + S::HALF_BYTES;
+    barrier_arrive_expect(full, S::STAGE_BYTES);
+    tma_load_2d(k, k_map, 0, row0, full);
+    tma_load_2d(v, v_map, 0, row0, full);
+    if (box_rows < KEYS) {
+        tma_load_2d(k + box_rows * S::HD, k_map, 0, row1, full);
+        tma_load_2d(v + box_rows * S::HD, v_map, 0, row1, full);
+    }
+}
+
+/* Starts the next tile of the warp's share, if there is one, into a stage that
+ * all lanes have finished with. */
+template <typename S> static __device__ __forceinline__ void
+bring_next(const struct attention_params &p, const CUtensorMap *k_map,
+           const CUtensorMap *v_map, struct cursor &c, char *ring,
+           uint64_t *full, struct stage_at<S::STAGES> &at)
+{
+    int  row0, row1;
+    if (!cursor_next(p, c, &row0, &row1)) {
+        return;
+    }
+    if (threadIdx.x % WARP == 0) {
+        bring<S>(p, k_map, v_map, row0, row1,
+                 ring + at.stage * S::STAGE_BYTES, &full[at.stage]);
+    }
+    __syncwarp();
+    at.next();
+}
+
+/* ---- computing ---- */
+
+template <typename S> struct warp_state {
+    float        m[2], l[2];
+    float        o[S::HD / 8][4];
+    unsigned int q[S::HD / 16][4];
+    float        scale[2];        /* of the scores, times log2(e) */
+};
+
+/* The query heads in f16, rows past the group zeros, and the columns in the
+ * order of the codes: a lane's share of a row is 16 neighbours of every 64. */
+template <typename S> static __device__ __forceinline__ void
+load_query_as_f16(const typename S::IO *q, int group, struct warp_state<S> &t)
+{
+    int  lane = threadIdx.x % WARP;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        int    row = lane / 4 + 8 * half;
+        float  x[S::HD / 4], largest = 0.0f, inverse;
+#pragma unroll
+        for (int i = 0; i < S::HD / 4; i += 2) {
+            typename S::IO  pair[2] = { from_float<typename S::IO>(0.0f),
+                                        from_float<typename S::IO>(0.0f) };
+            if (row < group) {
+                memcpy(pair, __builtin_assume_aligned(
+                    q + row * S::HD + i / 16 * 64 + lane % 4 * 16 + i % 16, 4),
+                    4);
+            }
+            x[i] = to_float(pair[0]);
+            x[i + 1] = to_float(pair[1]);
+            largest = fmaxf(largest, fmaxf(fabsf(x[i]), fabsf(x[i + 1])));
+        }
+        largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
+        largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
+        float  factor = query_factor(largest, &inverse);
+        t.scale[half] *= inverse;
+#pragma unroll
+        for (int i = 0; i < S::HD / 4; i += 2) {
+            t.q[i / 4][i % 4 + half] = pack<typename S::T>(x[i] * factor,
+                                                           x[i + 1] * factor);
+        }
+    }
+}
+
+template <typename S> static __device__ __forceinline__ void
+load_query(const struct attention_params &p, const struct decode_item &item,
+           int group, struct warp_state<S> &t)
+{
+    const typename S::IO  *q = static_cast<const typename S::IO *>(p.qkv)
+                               + static_cast<size_t>(item.row) * p.qkv_stride
+                               + static_cast<size_t>(item.kv_head * group)
+                                 * S::HD;
+    t.scale[0] = t.scale[1] = p.scale * LOG2_E;
+    load_query_as_f16<S>(q, group, t);
+    t.m[0] = t.m[1] = -INFINITY;
+    t.l[0] = t.l[1] = 0.0f;
+#pragma unroll
+    for (int i = 0; i < S::HD / 8; i++) {
+        t.o[i][0] = t.o[i][1] = t.o[i][2] = t.o[i][3] = 0.0f;
+    }
+}
+
+/* A lane has 16 codes of every 64 of key lane / 4. */
+template <typename S> static __device__ __forceinline__ void
+scores(const struct warp_state<S> &t, const char *k,
+           float (&s)[KEYS / 8][4])
+{
+    int  lane = threadIdx.x % WARP;
+#pragma unroll
+    for (int part = 0; part < S::HD / 64; part++) {
+#pragma unroll
+        for (int j = 0; j < KEYS / 8; j++) {
+            uint4  codes = *reinterpret_cast<const uint4 *>(
+                k + chunk_at<S::HD>(j * 8 + lane / 4, part * 4 + lane % 4));
+            unsigned int  word[4] = { codes.x, codes.y, codes.z, codes.w };
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                unsigned int  b[2];
+                e4m3_key_fragment(word[i], b);
+                multiply_add(s[j], t.q[part * 4 + i], b, typename S::T());
+            }
+        }
+    }
+}
+
+/* Keys outside [begin, end), counted from the tile's first: their scores are
+ * -inf and their V zero. */
+template <typename S> static __device__ __forceinline__ void
+mask_tile(char *v, int begin, int end, float (&s)[KEYS / 8][4])
+{
+    int  lane = threadIdx.x % WARP;
+#pragma unroll
+    for (int j = 0; j < KEYS / 8; j++) {
+#pragma unroll
+        for (int c = 0; c < 4; c++) {
+            int  key = j * 8 + lane % 4 * 2 + c % 2;
+            if (key < begin || key >= end) {
+                s[j][c] = -INFINITY;
+            }
+        }
+    }
+    if (lane < begin || lane >= end) {
+#pragma unroll
+        for (int i = 0; i < S::HD / 16; i++) {
+            *reinterpret_cast<uint4 *>(v + lane * S::HD + i * 16)
+                = make_uint4(0, 0, 0, 0);
+        }
+    }
+    async_proxy_fence();        /* TMA writes here next */
+    __syncwarp();
+}
+
+template <typename S> static __device__ __forceinline__ void
+softmax(struct warp_state<S> &t, float (&s)[KEYS / 8][4])
+{
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        float  high = s[0][2 * half];
+#pragma unroll
+        for (int j = 0; j < KEYS / 8; j++) {
+            high = fmaxf(high, fmaxf(s[j][2 * half], s[j][2 * half + 1]));
+        }
+        high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 1));
+        high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 2));
+        float  scale = t.scale[half];
+        high = fmaxf(t.m[half], high * scale);
+        float  base = high == -INFINITY ? 0.0f : high, sum = 0.0f;
+        float  keep = exp2f(t.m[half] - base);
+        t.m[half] = high;
+        base -= P_SHIFT;
+#pragma unroll
+        for (int j = 0; j < KEYS / 8; j++) {
+#pragma unroll
+            for (int c = 0; c < 2; c++) {
+                float  *x = &s[j][2 * half + c];
+                *x = exp2f(fmaf(*x, scale, -base));
+                sum += *x;
+            }
+        }
+        t.l[half] = t.l[half] * keep + sum;
+        /* also where keep is 1: asking first costs 6 % */
+#pragma unroll
+        for (int i = 0; i < S::HD / 8; i++) {
+            t.o[i][2 * half] *= keep;
+            t.o[i][2 * half + 1] *= keep;
+        }
+    }
+}
+
+template <typename S> static __device__ __forceinline__ void
+values(struct warp_state<S> &t, const char *v, const float (&s)[KEYS / 8][4])
+{
+    using T = typename S::T;
+    int  lane = threadIdx.x % WARP;
+#pragma unroll
+    for (int j = 0; j < KEYS / 16; j++) {
+        const float  *lo = s[2 * j], *hi = s[2 * j + 1];
+        unsigned int  a[4] = { pack<T>(lo[0], lo[1]), pack<T>(lo[2], lo[3]),
+                               pack<T>(hi[0], hi[1]), pack<T>(hi[2], hi[3]) };
+        int           key = j * 16 + lane % 16;
+#pragma unroll
+        for (int i = 0; i < S::HD / 32; i++) {
+            unsigned int  b[4];
+            load_matrix_transposed(b, v + chunk_at<S::HD>(key, i * 2
+                                                          + lane / 16));
+#pragma unroll
+            for (int n = 0; n < 2; n++) {
+                unsigned int  even[2], odd[2];
+                e4m3_value_fragments(b[2 * n], b[2 * n + 1], even, odd);
+                multiply_add(t.o[4 * i + 2 * n], a, even, T());
+                multiply_add(t.o[4 * i + 2 * n + 1], a, odd, T());
+            }
+        }
+    }
+}
+
+/* The item's result: to the output, or m, l and o to memory. */
+template <typename S> static __device__ __forceinline__ void
+leave(const struct attention_params &p, const struct decode_item &item,
+      int group, struct warp_state<S> &t)
+{
+    int     lane = threadIdx.x % WARP;
+    size_t  slot = static_cast<size_t>(item.partial + item.part) * group;
+    columns_in_order(t.o);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        int    row = lane / 4 + 8 * half;
+        float  l = t.l[half];
+        l += __shfl_xor_sync(0xffffffffu, l, 1);
+        l += __shfl_xor_sync(0xffffffffu, l, 2);
+        if (row >= group) {
+            continue;
+        }
+        if (item.num_parts == 1) {
+            using IO = typename S::IO;
+            IO    *out = out_row<IO, S::HD>(p, item, group, row);
+            float  scale = p.kv.v_scale;
+#pragma unroll
+            for (int i = 0; i < S::HD / 8; i++) {
+                *reinterpret_cast<unsigned int *>(out + column_of<true>(i))
+                    = pack<IO>(t.o[i][2 * half] / l * scale,
+                               t.o[i][2 * half + 1] / l * scale);
+            }
+            continue;
+        }
+        float  *o = p.partial_out + (slot + row) * S::HD;
+#pragma unroll
+        for (int i = 0; i < S::HD / 8; i++) {
+            *reinterpret_cast<float2 *>(o + column_of<true>(i))
+                = make_float2(t.o[i][2 * half], t.o[i][2 * half + 1]);
+        }
+        if (lane % 4 == 0) {
+            p.partial_ml[(slot + row) * 2] = t.m[half];
+            p.partial_ml[(slot + row) * 2 + 1] = l;
+        }
+    }
+}
+
+template <typename S> static __device__ __forceinline__ void
+run_share(const struct attention_params &p, const CUtensorMap *k_map,
+          const CUtensorMap *v_map, int first, int end, char *ring,
+          uint64_t *full)
+{
+    int    group = p.num_heads / p.kv.num_kv_heads;
+    struct cursor               c = { first - 1, end, 0, 0, 0, 0, 0 };
+    struct stage_at<S::STAGES>  in = { 0, 0 }, out = { 0, 0 };
+    struct warp_state<S>        t;
+    for (int i = 0; i < S::STAGES; i++) {
+        bring_next<S>(p, k_map, v_map, c, ring, full, in);
+    }
+    for (int i = first; i < end; i++) {
+        const struct decode_item  item = p.decode_items[i];
+        int  begin = item_begin(p, item), key = begin / KEYS * KEYS;
+        load_query<S>(p, item, group, t);
+        for (; key < item.key_end; key += KEYS) {
+            char  *k = ring + out.stage * S::STAGE_BYTES;
+            char  *v = k + S::HALF_BYTES;
+            float  s[KEYS / 8][4] = { };
+            barrier_wait(&full[out.stage], out.parity);
+            scores<S>(t, k, s);
+            if (key < begin || key + KEYS > item.key_end) {
+                mask_tile<S>(v, begin - key, item.key_end - key, s);
+            }
+            softmax<S>(t, s);
+            values<S>(t, v, s);
+            __syncwarp();
+            bring_next<S>(p, k_map, v_map, c, ring, full, in);
+            out.next();
+        }
+        leave<S>(p, item, group, t);
+        if (item.num_parts > 1 && is_last(p, item)) {
+            merge_parts<typename S::IO, S::HD>(p, item, group);
+        }
+    }
+}
+
+#endif /* SM90_CODE */
+
+template <typename S> static __global__ void
+__launch_bounds__(S::THREADS, 1)
+decode_fp8_kernel(struct attention_params p,
+                   const __grid_constant__ CUtensorMap k_map,
+                   const __grid_constant__ CUtensorMap v_map)
+{
+#if SM90_CODE
+    extern __shared__ char  smem_bytes[];
+    __shared__ uint64_t     full[S::WARPS][S::STAGES];
+    int     warp = threadIdx.x / WARP;
+    int     share = warp * gridDim.x + blockIdx.x;
+    char   *rings = smem_bytes + ((1024 - (smem_u32(smem_bytes) & 1023))
+                                  & 1023);
+    if (threadIdx.x % WARP == 0) {
+        tma_prefetch_map(&k_map);
+        tma_prefetch_map(&v_map);
+        for (int i = 0; i < S::STAGES; i++) {
+            barrier_init(&full[warp][i], 1);
+        }
+        barrier_init_fence();
+    }
+    __syncwarp();
+    pdl_wait();
+    if (share >= p.decode_shares) {
+        return;
+    }
+    run_share<S>(p, &k_map, &v_map, p.decode_first[share],
+                 p.decode_first[share + 1], rings + warp * S::RING_BYTES,
+                 full[warp]);
+#else
+    (void) p;
+#endif
+}
+
+/* ---- host ---- */
+
+template <typename S> static cudaError_t
+run(const struct attention_params *p, cudaStream_t stream)
+{
+    CUtensorMap  k_map, v_map;
+    cudaError_t  e = kv_maps_init(&k_map, &v_map, &p->kv, KEYS);
+    if (e != cudaSuccess) {
+        return e;
+    }
+    return launch_kernel(decode_fp8_kernel<S>,
+                         static_cast<unsigned int>(p->decode_blocks), S::THREADS,
+                         S::SMEM_BYTES, stream, p->pdl, *p, k_map, v_map);
+}
+
+template <typename S> static cudaError_t
+allow_smem(void)
+{
+    return cudaFuncSetAttribute(decode_fp8_kernel<S>,
+                                cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                S::SMEM_BYTES);
+}
+
+extern "C" cudaError_t
+attention_decode_fp8_init(void)
+{
+    cudaError_t (*const  all[])(void) = {
+        allow_smem<fp8_shape<__nv_bfloat16, 64>>,
+        allow_smem<fp8_shape<__nv_bfloat16, 128>>,
+        allow_smem<fp8_shape<__half, 64>>, allow_smem<fp8_shape<__half, 128>>,
+    };
+    for (cudaError_t (*init)(void) : all) {
+        cudaError_t  e = init();
+        if (e != cudaSuccess) {
+            return e;
+        }
+    }
+    return cudaSuccess;
+}
+
+template <typename T> static cudaError_t
+run_any(const struct attention_params *p, cudaStream_t stream)
+{
+    return p->kv.head_dim == 64 ? run<fp8_shape<T, 64>>(p, stream)
+                                : run<fp8_shape<T, 128>>(p, stream);
+}
+
+extern "C" cudaError_t
+attention_decode_fp8_launch(const struct attention_params *p,
+                            cudaStream_t stream)
+{
+    return p->dtype == KERNEL_BF16 ? run_any<__nv_bfloat16>(p, stream)
+                                   : run_any<__half>(p, stream);
+}
