@@ -1,6 +1,16 @@
-/* attention_decode_fp8.cu - attention_decode_sm90.cu for an fp8 cache: codes are
- * multiplied in f16, see e4m3.cuh, query heads as the rows of mma.sync.  Rope
- * and append have been done before.
+/* attention_decode_fp8.cu - attention_decode_sm90.cu for an fp8 cache: every
+ * warp reads an equal share of all keys.
+ *
+ * A warp is on its own: it runs the items decode_first[w] .. decode_first[w +
+ * 1] - 1, brings their tiles of 32 keys of K and V through a ring of its own by
+ * TMA, one ring ahead of what it computes and without a pause between items, and
+ * never waits for another warp.  Shares lie across the multiprocessors: share s
+ * is warp s / blocks of block s % blocks.  Codes are multiplied in f16, see
+ * e4m3.cuh, query heads as the rows of mma.sync.  Rope and append have been done
+ * before.
+ *
+ * NaN: rows of a block outside the item's keys are what the cache holds: their
+ * scores are masked by index and their V overwritten with zeros.
  *
  * A first version gave a block's four warps the tiles of one item in turn, fed
  * by a producer warp: at 1,024 keys as fast, but 1.4 times slower than the
@@ -23,6 +33,68 @@ template <typename IO_, int HD_> struct fp8_shape {
 };
 
 #if SM90_CODE
+
+/* ---- the tiles of a share ---- */
+
+/* Where the next tile comes from; row0, row1 are a lane's: of tile `batch` +
+ * lane of the item. */
+struct cursor {
+    int  item, end_item;
+    int  tile, tiles, batch;
+    int  row0, row1;
+};
+
+/* Rows of 32 tiles at a time, one a lane, so that table reads overlap.  The
+ * second half of a tile (blocks of 16 tokens) may have no block: then the first
+ * is brought twice, and masked. */
+static __device__ __forceinline__ void
+cursor_rows(const struct attention_params &p, const struct decode_item &item,
+            struct cursor &c)
+{
+    int  begin = item_begin(p, item);
+    int  key = (begin / KEYS + c.tile + static_cast<int>(threadIdx.x) % WARP)
+               * KEYS;
+    const int32_t  *table = p.block_tables + item.table;
+    c.batch = c.tile;
+    c.tiles = item_tiles(begin, item.key_end);
+    c.row0 = c.row1 = 0;
+    if (key < item.key_end) {
+        c.row0 = map_row(p, table, item.kv_head, key);
+        c.row1 = key + 16 < item.key_end
+                 ? map_row(p, table, item.kv_head, key + 16) : c.row0;
+    }
+}
+
+/* The rows of the share's next tile; false: there is none. */
+static __device__ __forceinline__ bool
+cursor_next(const struct attention_params &p, struct cursor &c, int *row0,
+            int *row1)
+{
+    while (c.tile == c.tiles) {
+        if (++c.item >= c.end_item) {
+            c.tile = c.tiles = 0;
+            c.item = c.end_item;
+            return false;
+        }
+        c.tile = 0;
+        cursor_rows(p, p.decode_items[c.item], c);
+    }
+    if (c.tile == c.batch + WARP) {
+        cursor_rows(p, p.decode_items[c.item], c);
+    }
+    *row0 = __shfl_sync(0xffffffffu, c.row0, c.tile - c.batch);
+    *row1 = __shfl_sync(0xffffffffu, c.row1, c.tile - c.batch);
+    c.tile++;
+    return true;
+}
+
+/* Byte of a 16-byte chunk in swizzled rows of 128 or 64 bytes. */
+template <int ROW_BYTES> static __device__ __forceinline__ int
+chunk_at(int row, int chunk)
+{
+    int  swizzle = ROW_BYTES == SWIZZLE_BYTES ? row & 7 : row >> 1 & 3;
+    return row * ROW_BYTES + ((chunk ^ swizzle) << 4);
+}
 
 /* ---- bringing tiles ---- */
 

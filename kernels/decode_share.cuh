@@ -1,18 +1,9 @@
-/* decode_share.cuh - what the Hopper decode kernels have in common: the tiles
- * of a warp's share, and partial results.
+/* decode_share.cuh - what the Hopper decode kernels have in common: places in a
+ * ring, the keys of an item, and partial results.
  *
- * A warp is on its own: it runs the items decode_first[w] .. decode_first[w +
- * 1] - 1, each one (sequence, kv head, range of keys), brings their tiles of 32
- * keys of K and V through a ring of its own by TMA, one ring ahead of what it
- * computes and without a pause between items, and never waits for another
- * warp.
- *
- * Ranges that do not hold all keys of their sequence leave a partial result;
- * the warp that counts itself last merges them in the order of the parts.  So
- * results depend on the plan, never on timing.
- *
- * NaN: rows of a block outside the item's keys are what the cache holds: their
- * scores are masked by index and their V overwritten with zeros. */
+ * Items that do not hold all keys of their sequence leave a partial result; the
+ * warp that counts itself last merges them in the order of the parts.  So
+ * results depend on the plan, never on timing. */
 #ifndef LLM_KERNELS_DECODE_SHARE_CUH
 #define LLM_KERNELS_DECODE_SHARE_CUH
 
@@ -61,17 +52,7 @@ item_tiles(int begin, int end)
     return begin < end ? (end + KEYS - 1) / KEYS - begin / KEYS : 0;
 }
 
-/* ---- the tiles of a share ---- */
-
-/* Where the next tile comes from; row0, row1 are a lane's: of tile `batch` +
- * lane of the item. */
-struct cursor {
-    int  item, end_item;
-    int  tile, tiles, batch;
-    int  row0, row1;
-};
-
-/* Row of the map where a key lies. */
+/* Row of the layer's K and V where a key lies. */
 static __device__ __forceinline__ int
 map_row(const struct attention_params &p, const int32_t *table, int kv_head,
         int key)
@@ -79,58 +60,6 @@ map_row(const struct attention_params &p, const int32_t *table, int kv_head,
     int  block = table[key >> p.kv.block_shift];
     return ((block * p.kv.num_kv_heads + kv_head) << p.kv.block_shift)
            + (key & ((1 << p.kv.block_shift) - 1));
-}
-
-/* Rows of 32 tiles at a time, one a lane, so that table reads overlap.  The
- * second half of a tile (blocks of 16 tokens) may have no block: then the first
- * is brought twice, and masked. */
-static __device__ __forceinline__ void
-cursor_rows(const struct attention_params &p, const struct decode_item &item,
-            struct cursor &c)
-{
-    int  begin = item_begin(p, item);
-    int  key = (begin / KEYS + c.tile + static_cast<int>(threadIdx.x) % WARP)
-               * KEYS;
-    const int32_t  *table = p.block_tables + item.table;
-    c.batch = c.tile;
-    c.tiles = item_tiles(begin, item.key_end);
-    c.row0 = c.row1 = 0;
-    if (key < item.key_end) {
-        c.row0 = map_row(p, table, item.kv_head, key);
-        c.row1 = key + 16 < item.key_end
-                 ? map_row(p, table, item.kv_head, key + 16) : c.row0;
-    }
-}
-
-/* The rows of the share's next tile; false: there is none. */
-static __device__ __forceinline__ bool
-cursor_next(const struct attention_params &p, struct cursor &c, int *row0,
-            int *row1)
-{
-    while (c.tile == c.tiles) {
-        if (++c.item >= c.end_item) {
-            c.tile = c.tiles = 0;
-            c.item = c.end_item;
-            return false;
-        }
-        c.tile = 0;
-        cursor_rows(p, p.decode_items[c.item], c);
-    }
-    if (c.tile == c.batch + WARP) {
-        cursor_rows(p, p.decode_items[c.item], c);
-    }
-    *row0 = __shfl_sync(0xffffffffu, c.row0, c.tile - c.batch);
-    *row1 = __shfl_sync(0xffffffffu, c.row1, c.tile - c.batch);
-    c.tile++;
-    return true;
-}
-
-/* Byte of a 16-byte chunk in swizzled rows of 128 or 64 bytes. */
-template <int ROW_BYTES> static __device__ __forceinline__ int
-chunk_at(int row, int chunk)
-{
-    int  swizzle = ROW_BYTES == SWIZZLE_BYTES ? row & 7 : row >> 1 & 3;
-    return row * ROW_BYTES + ((chunk ^ swizzle) << 4);
 }
 
 /* ---- results ---- */
