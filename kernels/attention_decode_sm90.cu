@@ -1,801 +1,451 @@
 /* attention_decode_sm90.cu - attention of one new token a sequence on Hopper:
- * every multiprocessor reads an equal share of all keys.
+ * every warp of the GPU reads an equal share of all keys.
  *
- * Block b, one a multiprocessor, runs the items decode_first[b] ..
- * decode_first[b + 1] - 1, each one (sequence, kv head, range of keys).  Two
- * producer warps bring their tiles of 32 keys of K and of V through one ring for
- * the block, without a pause between items; consumer warp w takes every WARPS-th
- * tile of the block, from the w-th on.  No warp waits for another at
- * an item's end: each leaves what it has of the item in shared memory, the one
- * that counts itself last merges, and the rest are in the next item by then.
- * An item that holds not all keys of its sequence leaves a partial result in
- * memory, merged likewise.  So results depend on the plan, never on timing.
+ * A warp is on its own: it runs the items decode_first[w] .. decode_first[w +
+ * 1] - 1, each one (sequence, kv head, range of keys), brings their tiles of 32
+ * keys of K and V through a ring of its own by TMA, one ring ahead of what it
+ * computes and without a pause between items, and never waits for another
+ * warp.  The query heads of the kv head are the rows of one 16-row mma.sync
+ * tile.  Shares lie across the multiprocessors: share s is warp s / blocks of
+ * block s % blocks.
  *
- * Products are turned round: keys are the 16 rows of mma.sync m16n8k16, and the
- * query heads of the kv head its 8 columns, S^T = K Q^T and O^T = V^T P^T.  Of
- * a group of 8 heads nothing is wasted, and P^T goes from the accumulators'
- * layout to a right operand's by movmatrix.  The maximum that p is relative to
- * may lag by SLACK: then neither the output nor the sum needs rescaling, and
- * lanes need not agree.
+ * Ranges that do not hold all keys of their sequence leave a partial result;
+ * the warp that counts itself last merges them in the order of the parts.  So
+ * results depend on the plan, never on timing.
  *
- * With rope.cos_sin the query is normed and rotated as it is loaded, and the
- * step's own key and value go to the cache and into the tile that a warp has of
- * them; no other block needs them.  All other keys, the work list and the
- * tables are older than the step, so the ring is filled before the wait for the
- * kernel that makes q, k and v.
+ * An fp8 cache (KV is __nv_fp8_storage_t) is multiplied in f16, see e4m3.cuh.
  *
  * NaN: rows of a block outside the item's keys are what the cache holds: their
  * scores are masked by index and their V overwritten with zeros.
  *
- * An fp8 cache is attention_decode_fp8.cu's. */
+ * A first version gave a block's four warps the tiles of one item in turn, fed
+ * by a producer warp: at 1,024 keys as fast, but 1.4 times slower than the
+ * kernel of attention_decode.cu with short or uneven sequences, where the
+ * meeting of the warps at the end of each item costs several microseconds. */
 #include "kernels/decode_share.cuh"
-#include "kernels/rope.cuh"
 
-#define SLACK       8.0f     /* p is at most 2^SLACK: log2 */
-#define HEADS       8        /* query heads of a column tile */
-#define PIECE       4        /* keys of a copy */
-#define PAD         16       /* bytes after each */
-
-/* T: of qkv, cache and out.  HD: head_dim.  GROUP: most query heads. */
-template <typename T_, int HD_, int GROUP_> struct decode_shape {
-    using T = T_;
+/* IO: of qkv and out; T: of the products; HD: head_dim. */
+template <typename IO_, typename KV_, int HD_> struct decode_shape {
+    using IO = IO_;
+    using KV = KV_;
+    static constexpr bool FP8 = sizeof(KV) == 1;
+    using T = std::conditional_t<FP8, __half, IO_>;
     static constexpr int  HD = HD_;
-    static constexpr int  GROUP = GROUP_;
-    static constexpr int  TILES = (GROUP + HEADS - 1) / HEADS;
-    static constexpr int  ROW_BYTES = HD * 2;
-    static constexpr int  PIECE_BYTES = PIECE * ROW_BYTES;
-    /* a tile of K or of V */
-    static constexpr int  STAGE_BYTES = KEYS / PIECE * (PIECE_BYTES + PAD);
-    static constexpr int  WARPS = GROUP <= 8 ? 10 : 8;     /* consumers */
-    static constexpr int  THREADS = (WARPS + 2) * WARP;
-    /* every stage is one warp's: it never waits for another's round of it */
-    static constexpr int  STAGES = 2 * WARPS * (HD == 64 ? 2 : 1);
-    /* what warps have of an item: places for so many items */
-    static constexpr int  PART_STRIDE = HD + 4;  /* floats; other banks */
-    static constexpr int  PART_FLOATS = GROUP * (PART_STRIDE + 2);
-    static constexpr int  PLACES = GROUP <= 4 ? 2 : 1;
-    static constexpr int  SMEM_BYTES = STAGES * STAGE_BYTES
-                                       + PLACES * WARPS * PART_FLOATS * 4;
-    static constexpr int  PAIR_LANES = HD / 4;  /* a lane has two pairs of
-                                                   elements that rotate */
-    static_assert(SMEM_BYTES <= 225 * 1024, "what a block may have");
+    static constexpr int  ROW_BYTES = HD * static_cast<int>(sizeof(KV));
+    static constexpr int  HALF_BYTES = KEYS * ROW_BYTES;     /* K or V */
+    static constexpr int  STAGE_BYTES = 2 * HALF_BYTES;      /* K, then V */
+    /* of a block, one block an SM; turning codes into operands takes more */
+    static constexpr int  WARPS = FP8 ? ATTENTION_DECODE_WARPS : 6;
+    static constexpr int  THREADS = WARPS * WARP;
+    static constexpr int  RING_BYTES = (FP8 ? 16 : 32) * 1024;  /* of a warp */
+    static constexpr int  SMEM_BYTES = WARPS * RING_BYTES + 1024;
+    static constexpr int  STAGES = RING_BYTES / STAGE_BYTES;
+    /* rows of the ring: a box of TMA is so wide, swizzled within itself */
+    static constexpr int  RING_ROW = ROW_BYTES < SWIZZLE_BYTES ? ROW_BYTES
+                                                               : SWIZZLE_BYTES;
+    static constexpr int  BOX = RING_ROW / static_cast<int>(sizeof(KV));
 };
-
-static_assert(KEYS == 8 * PIECE, "rows of a product, see scores()");
 
 #if SM90_CODE
 
-template <typename S> struct block_smem {
-    char         *stages;            /* [STAGES][STAGE_BYTES] */
-    float        *parts;             /* [PLACES][WARPS][PART_FLOATS] */
-    uint64_t      full[S::STAGES], empty[S::STAGES];
-    unsigned int  arrived[S::PLACES];    /* warps that have left theirs */
-    unsigned int  merged[S::PLACES];     /* items */
+/* ---- bringing tiles ---- */
+
+/* Where the next tile comes from; row0, row1 are a lane's: of tile `batch` +
+ * lane of the item. */
+struct cursor {
+    int  item, end_item;
+    int  tile, tiles, batch;
+    int  row0, row1;
 };
 
-/* Byte of element `col` of the tile's key `key`. */
-template <typename S> static __device__ __forceinline__ int
-byte_of(int key, int col)
+/* Rows of 32 tiles at a time, one a lane, so that table reads overlap.  The
+ * second half of a tile (blocks of 16 tokens) may have no block: then the first
+ * is brought twice, and masked. */
+static __device__ __forceinline__ void
+cursor_rows(const struct attention_params &p, const struct decode_item &item,
+            struct cursor &c)
 {
-    return key * S::ROW_BYTES + key / PIECE * PAD + col * 2;
-}
-
-/* ---- producers ---- */
-
-/* A tile whose first 16 keys are rows row0 and following of K or V, the others
- * row1 and following. */
-template <typename S> static __device__ __forceinline__ void
-bring(const char *cache, int row0, int row1, struct block_smem<S> &m,
-      const struct stage_at<S::STAGES> &at)
-{
-    char        *to = m.stages + at.stage * S::STAGE_BYTES;
-    uint64_t    *full = &m.full[at.stage];
-    const char  *half[2] = { cache + static_cast<int64_t>(row0) * S::ROW_BYTES,
-                             cache + static_cast<int64_t>(row1)
-                                     * S::ROW_BYTES };
-    barrier_wait(&m.empty[at.stage], at.parity ^ 1);
-    barrier_arrive_expect(full, KEYS * S::ROW_BYTES);
-#pragma unroll
-    for (int i = 0; i < KEYS / PIECE; i++) {
-        bulk_load(to + i * (S::PIECE_BYTES + PAD),
-                  half[i * PIECE / 16] + i * PIECE % 16 * S::ROW_BYTES,
-                  S::PIECE_BYTES, full);
-    }
-}
-
-/* The tiles of an item: rows of the cache of 32 tiles at a time, one a lane, so
- * that table reads overlap. */
-template <typename S> static __device__ __forceinline__ void
-bring_item(const struct attention_params &p, const struct decode_item &item,
-           const char *cache, struct block_smem<S> &m,
-           struct stage_at<S::STAGES> &at)
-{
+    int  begin = item_begin(p, item);
+    int  key = (begin / KEYS + c.tile + static_cast<int>(threadIdx.x) % WARP)
+               * KEYS;
     const int32_t  *table = p.block_tables + item.table;
-    int  begin = item_begin(p, item) / KEYS;
-    int  tiles = item_tiles(item_begin(p, item), item.key_end);
-    for (int first = 0; first < tiles; first += WARP) {
-        int  lane = threadIdx.x % WARP, row0 = 0, row1 = 0;
-        int  key = (begin + first + lane) * KEYS;
-        if (key < item.key_end) {
-            row0 = map_row(p, table, item.kv_head, key);
-            /* if it has no block: brought twice, and masked */
-            row1 = p.kv.block_shift >= 5 ? row0 + 16
-                   : key + 16 < item.key_end
-                     ? map_row(p, table, item.kv_head, key + 16) : row0;
-        }
-        for (int i = 0; i < min(WARP, tiles - first); i++) {
-            int  a = __shfl_sync(0xffffffffu, row0, i);
-            int  b = __shfl_sync(0xffffffffu, row1, i);
-            if (elect_lane()) {
-                bring<S>(cache, a, b, m, at);
-            }
-            __syncwarp();
-            at.skip(2);
-        }
+    c.batch = c.tile;
+    c.tiles = item_tiles(begin, item.key_end);
+    c.row0 = c.row1 = 0;
+    if (key < item.key_end) {
+        c.row0 = map_row(p, table, item.kv_head, key);
+        c.row1 = key + 16 < item.key_end
+                 ? map_row(p, table, item.kv_head, key + 16) : c.row0;
     }
 }
 
-/* Two warps, one for K, in even stages, and one for V. */
 template <typename S> static __device__ __forceinline__ void
-produce(const struct attention_params &p, int is_v, struct block_smem<S> &m)
+bring(const struct attention_params &p, const CUtensorMap *k_map,
+      const CUtensorMap *v_map, int row0, int row1, char *k, uint64_t *full)
 {
-    int          end = p.decode_first[blockIdx.x + 1];
-    const char  *cache = static_cast<const char *>(is_v ? p.kv.v : p.kv.k);
-    struct stage_at<S::STAGES>  at = { is_v, 0 };
-    for (int i = p.decode_first[blockIdx.x]; i < end; i++) {
-        const struct decode_item  item = p.decode_items[i];
-        bring_item<S>(p, item, cache, m, at);
-    }
-}
-
-/* ---- the step's own row ---- */
-
-/* Two pairs of elements of the new key and value: 2 lane, 2 lane + 1 and the
- * two HD / 2 further on, in lanes below PAIR_LANES. */
-struct new_row {
-    unsigned int k[2], v[2];
-    bool         there;
-};
-
-template <typename T> static __device__ __forceinline__ float2
-unpack(unsigned int bits)
-{
-    T  pair[2];
-    memcpy(pair, &bits, sizeof pair);
-    return make_float2(to_float(pair[0]), to_float(pair[1]));
-}
-
-static __device__ __forceinline__ unsigned int
-load_word(const void *p)
-{
-    return *static_cast<const unsigned int *>(p);
-}
-
-/* Norms (where there is a weight) and rotates two pairs; inverse: of the root of
- * the mean square. */
-template <typename T> static __device__ __forceinline__ void
-norm_and_rotate(float2 &low, float2 &high, const float *norm, float inverse,
-                const float *cos_sin, int half, int j)
-{
-    if (norm != NULL) {
-        float2  a = *reinterpret_cast<const float2 *>(norm + j);
-        float2  b = *reinterpret_cast<const float2 *>(norm + half + j);
-        low.x = round_to<T>(low.x * inverse * a.x);
-        low.y = round_to<T>(low.y * inverse * a.y);
-        high.x = round_to<T>(high.x * inverse * b.x);
-        high.y = round_to<T>(high.y * inverse * b.y);
-    }
-    float2  c = *reinterpret_cast<const float2 *>(cos_sin + j);
-    float2  s = *reinterpret_cast<const float2 *>(cos_sin + half + j);
-    rotate_pair(low.x, high.x, c.x, s.x);
-    rotate_pair(low.y, high.y, c.y, s.y);
-}
-
-/* The item's new key and value: to the cache, and to registers. */
-template <typename S> static __device__ __forceinline__ void
-load_new_row(const struct attention_params &p, const struct decode_item &item,
-             const float *cos_sin, struct new_row &n)
-{
-    using T = typename S::T;
-    int   lane = threadIdx.x % WARP, j = lane % S::PAIR_LANES * 2;
-    int   slot = p.rope.slots[item.row];
-    n.there = slot >= 0;
-    if (!n.there) {
-        return;
-    }
-    const T  *k = static_cast<const T *>(p.qkv)
-                  + static_cast<size_t>(item.row) * p.qkv_stride
-                  + static_cast<size_t>(p.num_heads + item.kv_head) * S::HD
-                  + j;
-    const T  *v = k + static_cast<size_t>(p.kv.num_kv_heads) * S::HD;
-    float2    low = unpack<T>(load_word(k));
-    float2    high = unpack<T>(load_word(k + S::HD / 2));
-    float     inverse = 0.0f;
-    n.v[0] = load_word(v);
-    n.v[1] = load_word(v + S::HD / 2);
-    if (p.rope.k_norm != NULL) {
-        float  sum = low.x * low.x + low.y * low.y + high.x * high.x
-                     + high.y * high.y;
-        sum = warp_sum(lane < S::PAIR_LANES ? sum : 0.0f);
-        inverse = __frsqrt_rn(sum / S::HD + p.rope.k_eps);
-    }
-    norm_and_rotate<T>(low, high, p.rope.k_norm, inverse, cos_sin, S::HD / 2,
-                       j);
-    n.k[0] = pack<T>(low.x, low.y);
-    n.k[1] = pack<T>(high.x, high.y);
-    if (lane < S::PAIR_LANES) {
-        int     block = slot >> p.kv.block_shift;
-        size_t  token = static_cast<size_t>(slot
-                                            & ((1 << p.kv.block_shift) - 1));
-        size_t  at = (((static_cast<size_t>(block) * p.kv.num_kv_heads
-                        + item.kv_head) << p.kv.block_shift) + token) * S::HD
-                     + j;
+    int    box_rows = min(KEYS, 1 << p.kv.block_shift);
+    char  *v = k + S::HALF_BYTES;
+    barrier_arrive_expect(full, S::STAGE_BYTES);
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            size_t  to = at + i * (S::HD / 2);
-            *reinterpret_cast<unsigned int *>(static_cast<T *>(p.kv.k) + to)
-                = n.k[i];
-            *reinterpret_cast<unsigned int *>(static_cast<T *>(p.kv.v) + to)
-                = n.v[i];
+    for (int half = 0; half < S::HD / S::BOX; half++) {
+        int  at = half * KEYS * S::RING_ROW, col = half * S::BOX;
+        tma_load_2d(k + at, k_map, col, row0, full);
+        tma_load_2d(v + at, v_map, col, row0, full);
+        if (box_rows < KEYS) {
+            at += box_rows * S::RING_ROW;
+            tma_load_2d(k + at, k_map, col, row1, full);
+            tma_load_2d(v + at, v_map, col, row1, full);
         }
     }
 }
 
-/* Into a tile, which was read before the row was written. */
+/* Starts the next tile of the warp's share, if there is one, into a stage that
+ * all lanes have finished with. */
 template <typename S> static __device__ __forceinline__ void
-put_row(char *tile, int key, const unsigned int words[2])
+bring_next(const struct attention_params &p, const CUtensorMap *k_map,
+           const CUtensorMap *v_map, struct cursor &c, char *ring,
+           uint64_t *full, struct stage_at<S::STAGES> &at)
 {
-    int  lane = threadIdx.x % WARP;
-    if (lane < S::PAIR_LANES) {
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            *reinterpret_cast<unsigned int *>(
-                tile + byte_of<S>(key, lane * 2 + i * (S::HD / 2))) = words[i];
+    while (c.tile == c.tiles) {
+        if (++c.item >= c.end_item) {
+            c.tile = c.tiles = 0;
+            c.item = c.end_item;
+            return;
         }
+        c.tile = 0;
+        cursor_rows(p, p.decode_items[c.item], c);
     }
-    async_proxy_fence();        /* the next copy writes here */
+    if (c.tile == c.batch + WARP) {
+        cursor_rows(p, p.decode_items[c.item], c);
+    }
+    int  row0 = __shfl_sync(0xffffffffu, c.row0, c.tile - c.batch);
+    int  row1 = __shfl_sync(0xffffffffu, c.row1, c.tile - c.batch);
+    if (threadIdx.x % WARP == 0) {
+        bring<S>(p, k_map, v_map, row0, row1,
+                 ring + at.stage * S::STAGE_BYTES, &full[at.stage]);
+    }
     __syncwarp();
+    c.tile++;
+    at.next();
 }
 
 /* ---- computing ---- */
 
-/* Of column tile n: heads 8 n + 2 (lane % 4) and the next of scores and output,
- * head 8 n + lane / 4 of q. */
+/* Byte of a 16-byte chunk in swizzled rows of 128 or 64 bytes. */
+template <typename S> static __device__ __forceinline__ int
+chunk_at(int row, int chunk)
+{
+    int  swizzle = S::RING_ROW == SWIZZLE_BYTES ? row & 7 : row >> 1 & 3;
+    return row * S::RING_ROW + ((chunk ^ swizzle) << 4);
+}
+
 template <typename S> struct warp_state {
-    float        m[S::TILES][2], l[S::TILES][2];
-    float        o[S::HD / 16][S::TILES][4];
-    unsigned int q[S::HD / 16][S::TILES][2];
-    float        scale;           /* of the scores, times log2(e) */
+    float        m[2], l[2];
+    float        o[S::HD / 8][4];
+    unsigned int q[S::HD / 16][4];
+    float        scale[2];        /* of the scores, times log2(e) */
 };
 
-/* Norms and rotates the lane's share of one head, fragment i has elements 16 i
- * + 2 (lane % 4) + { 0, 1, 8, 9 }. */
+/* The query heads as left operands, straight from memory; rows past the group
+ * are zeros. */
 template <typename S> static __device__ __forceinline__ void
-rope_query(const struct attention_params &p, const float *cos_sin,
-           unsigned int (&q)[S::HD / 16][S::TILES][2], int n)
+load_query_as_it_is(const typename S::IO *q, int group,
+                    struct warp_state<S> &t)
 {
-    using T = typename S::T;
-    constexpr int  HALF = S::HD / 32;        /* fragments of half a head */
-    float          inverse = 0.0f;
-    int            lane = threadIdx.x % WARP;
-    if (p.rope.q_norm != NULL) {
-        float  sum = 0.0f;
+    int   lane = threadIdx.x % WARP, row = lane / 4;
+    bool  low = row < group, high = row + 8 < group;
+    q += row * S::HD + lane % 4 * 2;
 #pragma unroll
-        for (int i = 0; i < S::HD / 16; i++) {
-#pragma unroll
-            for (int k = 0; k < 2; k++) {
-                float2  x = unpack<T>(q[i][n][k]);
-                sum += x.x * x.x + x.y * x.y;
-            }
-        }
-        sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-        sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-        inverse = __frsqrt_rn(sum / S::HD + p.rope.q_eps);
+    for (int i = 0; i < S::HD / 16; i++) {
+        const typename S::IO  *at = q + i * 16;
+        t.q[i][0] = low ? *reinterpret_cast<const unsigned int *>(at) : 0;
+        t.q[i][1] = high ? *reinterpret_cast<const unsigned int *>(
+                               at + 8 * S::HD) : 0;
+        t.q[i][2] = low ? *reinterpret_cast<const unsigned int *>(at + 8) : 0;
+        t.q[i][3] = high ? *reinterpret_cast<const unsigned int *>(
+                               at + 8 * S::HD + 8) : 0;
     }
+}
+
+/* For fp8: f16, and the columns in the order of the codes: a lane's share of a
+ * row is 16 neighbours of every 64. */
+template <typename S> static __device__ __forceinline__ void
+load_query_as_f16(const typename S::IO *q, int group, struct warp_state<S> &t)
+{
+    int  lane = threadIdx.x % WARP;
 #pragma unroll
-    for (int i = 0; i < HALF; i++) {
+    for (int half = 0; half < 2; half++) {
+        int    row = lane / 4 + 8 * half;
+        float  x[S::HD / 4], largest = 0.0f, inverse;
 #pragma unroll
-        for (int k = 0; k < 2; k++) {
-            float2  low = unpack<T>(q[i][n][k]);
-            float2  high = unpack<T>(q[i + HALF][n][k]);
-            norm_and_rotate<T>(low, high, p.rope.q_norm, inverse, cos_sin,
-                               S::HD / 2, i * 16 + k * 8 + lane % 4 * 2);
-            q[i][n][k] = pack<T>(low.x, low.y);
-            q[i + HALF][n][k] = pack<T>(high.x, high.y);
+        for (int i = 0; i < S::HD / 4; i += 2) {
+            typename S::IO  pair[2] = { from_float<typename S::IO>(0.0f),
+                                        from_float<typename S::IO>(0.0f) };
+            if (row < group) {
+                memcpy(pair, __builtin_assume_aligned(
+                    q + row * S::HD + i / 16 * 64 + lane % 4 * 16 + i % 16, 4),
+                    4);
+            }
+            x[i] = to_float(pair[0]);
+            x[i + 1] = to_float(pair[1]);
+            largest = fmaxf(largest, fmaxf(fabsf(x[i]), fabsf(x[i + 1])));
+        }
+        largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
+        largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
+        float  factor = query_factor(largest, &inverse);
+        t.scale[half] *= inverse;
+#pragma unroll
+        for (int i = 0; i < S::HD / 4; i += 2) {
+            t.q[i / 4][i % 4 + half] = pack<typename S::T>(x[i] * factor,
+                                                           x[i + 1] * factor);
         }
     }
 }
 
-/* The query heads as right operands; columns past the group are zeros. */
 template <typename S> static __device__ __forceinline__ void
 load_query(const struct attention_params &p, const struct decode_item &item,
-           int group, const float *cos_sin, struct warp_state<S> &t)
+           int group, struct warp_state<S> &t)
+{
+    const typename S::IO  *q = static_cast<const typename S::IO *>(p.qkv)
+                               + static_cast<size_t>(item.row) * p.qkv_stride
+                               + static_cast<size_t>(item.kv_head * group)
+                                 * S::HD;
+    t.scale[0] = t.scale[1] = p.scale * LOG2_E;
+    if constexpr (S::FP8) {
+        load_query_as_f16<S>(q, group, t);
+    } else {
+        load_query_as_it_is<S>(q, group, t);
+    }
+    t.m[0] = t.m[1] = -INFINITY;
+    t.l[0] = t.l[1] = 0.0f;
+#pragma unroll
+    for (int i = 0; i < S::HD / 8; i++) {
+        t.o[i][0] = t.o[i][1] = t.o[i][2] = t.o[i][3] = 0.0f;
+    }
+}
+
+template <typename S> static __device__ __forceinline__ void
+scores(const struct warp_state<S> &t, const char *k, float (&s)[KEYS / 8][4])
 {
     using T = typename S::T;
     int  lane = threadIdx.x % WARP;
-#pragma unroll
-    for (int n = 0; n < S::TILES; n++) {
-        int       head = n * HEADS + lane / 4;
-        const T  *q = static_cast<const T *>(p.qkv)
-                      + static_cast<size_t>(item.row) * p.qkv_stride
-                      + static_cast<size_t>(item.kv_head * group + head)
-                        * S::HD + lane % 4 * 2;
-#pragma unroll
-        for (int i = 0; i < S::HD / 16; i++) {
-            t.q[i][n][0] = head < group ? load_word(q + i * 16) : 0;
-            t.q[i][n][1] = head < group ? load_word(q + i * 16 + 8) : 0;
-        }
-        if (cos_sin != NULL) {
-            rope_query<S>(p, cos_sin, t.q, n);
-        }
-        t.m[n][0] = t.m[n][1] = -INFINITY;
-        t.l[n][0] = t.l[n][1] = 0.0f;
-#pragma unroll
-        for (int i = 0; i < S::HD / 16; i++) {
-            t.o[i][n][0] = t.o[i][n][1] = t.o[i][n][2] = t.o[i][n][3] = 0.0f;
-        }
-    }
-    t.scale = p.scale * LOG2_E;
-}
-
-/* Rows lane / 4 of product j are keys 4 (lane / 4) + 2 j, rows lane / 4 + 8 the
- * ones after them: eight rows that ldmatrix reads together are a PIECE apart
- * and so in different banks.  Two sums each, because products wait for those
- * they are added to. */
-template <typename S> static __device__ __forceinline__ void
-scores(const struct warp_state<S> &t, const char *k,
-       float (&s)[KEYS / 16][S::TILES][4])
-{
-    int    lane = threadIdx.x % WARP;
-    float  odd[KEYS / 16][S::TILES][4] = { };
-    k += byte_of<S>(lane % 8 * PIECE + lane / 8 % 2, lane / 16 * 8);
+    int  key = lane / 16 * 8 + lane % 8, chunk = lane / 8 % 2;
 #pragma unroll
     for (int d = 0; d < S::HD / 16; d++) {
+        const char  *half = k + d / 4 * KEYS * S::RING_ROW;
 #pragma unroll
         for (int j = 0; j < KEYS / 16; j++) {
-            unsigned int  a[4];
-            load_matrix(a, k + 2 * j * S::ROW_BYTES + d * 32);
-#pragma unroll
-            for (int n = 0; n < S::TILES; n++) {
-                multiply_add(d % 2 ? odd[j][n] : s[j][n], a, t.q[d][n],
-                             typename S::T());
-            }
+            unsigned int  b[4];
+            load_matrix(b, half + chunk_at<S>(j * 16 + key, d % 4 * 2 + chunk));
+            multiply_add(s[2 * j], t.q[d], b, T());
+            multiply_add(s[2 * j + 1], t.q[d], b + 2, T());
         }
     }
+}
+
+/* The same from codes: a lane has 16 of every 64 of key lane / 4. */
+template <typename S> static __device__ __forceinline__ void
+scores_fp8(const struct warp_state<S> &t, const char *k,
+           float (&s)[KEYS / 8][4])
+{
+    int  lane = threadIdx.x % WARP;
 #pragma unroll
-    for (int j = 0; j < KEYS / 16; j++) {
+    for (int part = 0; part < S::HD / 64; part++) {
 #pragma unroll
-        for (int n = 0; n < S::TILES; n++) {
+        for (int j = 0; j < KEYS / 8; j++) {
+            uint4  codes = *reinterpret_cast<const uint4 *>(
+                k + chunk_at<S>(j * 8 + lane / 4, part * 4 + lane % 4));
+            unsigned int  word[4] = { codes.x, codes.y, codes.z, codes.w };
 #pragma unroll
-            for (int c = 0; c < 4; c++) {
-                s[j][n][c] += odd[j][n][c];
+            for (int i = 0; i < 4; i++) {
+                unsigned int  b[2];
+                e4m3_key_fragment(word[i], b);
+                multiply_add(s[j], t.q[part * 4 + i], b, typename S::T());
             }
         }
     }
 }
 
-/* Keys outside [begin, end), counted from the tile's first: -inf. */
+/* Keys outside [begin, end), counted from the tile's first: their scores are
+ * -inf and their V zero. */
 template <typename S> static __device__ __forceinline__ void
-mask_scores(int begin, int end, float (&s)[KEYS / 16][S::TILES][4])
+mask_tile(char *v, int begin, int end, float (&s)[KEYS / 8][4])
 {
     int  lane = threadIdx.x % WARP;
 #pragma unroll
-    for (int j = 0; j < KEYS / 16; j++) {
+    for (int j = 0; j < KEYS / 8; j++) {
 #pragma unroll
         for (int c = 0; c < 4; c++) {
-            int  key = lane / 4 * PIECE + 2 * j + c / 2;
-            for (int n = 0; n < S::TILES; n++) {
-                s[j][n][c] = key < begin || key >= end ? -INFINITY
-                                                       : s[j][n][c];
+            int  key = j * 8 + lane % 4 * 2 + c % 2;
+            if (key < begin || key >= end) {
+                s[j][c] = -INFINITY;
             }
         }
     }
-}
-
-/* The same keys' V: zeros. */
-template <typename S> static __device__ __forceinline__ void
-mask_values(char *v, int begin, int end)
-{
-    int  lane = threadIdx.x % WARP;
     if (lane < begin || lane >= end) {
 #pragma unroll
-        for (int i = 0; i < S::HD / 8; i++) {
-            *reinterpret_cast<uint4 *>(v + byte_of<S>(lane, i * 8))
+        for (int i = 0; i < S::ROW_BYTES / 16; i++) {
+            *reinterpret_cast<uint4 *>(v + (i / 8 * KEYS + lane)
+                                           * S::RING_ROW + i % 8 * 16)
                 = make_uint4(0, 0, 0, 0);
         }
     }
-    async_proxy_fence();        /* the next copy writes here */
+    async_proxy_fence();        /* TMA writes here next */
     __syncwarp();
 }
 
-static __device__ __forceinline__ float
-exp2_fast(float x)
-{
-    float  y;
-    asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
-    return y;
-}
-
-/* high: the lane's largest scores; makes m at least that of all lanes. */
 template <typename S> static __device__ __forceinline__ void
-raise_max(struct warp_state<S> &t, const float (&high)[S::TILES][2])
+softmax(struct warp_state<S> &t, float (&s)[KEYS / 8][4])
 {
 #pragma unroll
-    for (int n = 0; n < S::TILES; n++) {
+    for (int half = 0; half < 2; half++) {
+        float  high = s[0][2 * half];
 #pragma unroll
-        for (int c = 0; c < 2; c++) {
-            float  m = fmaxf(t.m[n][c], high[n][c]);
-            m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 4));
-            m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 8));
-            m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 16));
-            float  keep = exp2f(t.m[n][c] - (m == -INFINITY ? 0.0f : m));
-            t.m[n][c] = m;
-            t.l[n][c] *= keep;
+        for (int j = 0; j < KEYS / 8; j++) {
+            high = fmaxf(high, fmaxf(s[j][2 * half], s[j][2 * half + 1]));
+        }
+        high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 1));
+        high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 2));
+        float  scale = t.scale[half];
+        high = fmaxf(t.m[half], high * scale);
+        float  base = high == -INFINITY ? 0.0f : high, sum = 0.0f;
+        float  keep = exp2f(t.m[half] - base);
+        t.m[half] = high;
+        base -= S::FP8 ? P_SHIFT : 0.0f;
 #pragma unroll
-            for (int i = 0; i < S::HD / 16; i++) {
-                t.o[i][n][c] *= keep;
-                t.o[i][n][c + 2] *= keep;
+        for (int j = 0; j < KEYS / 8; j++) {
+#pragma unroll
+            for (int c = 0; c < 2; c++) {
+                float  *x = &s[j][2 * half + c];
+                *x = exp2f(fmaf(*x, scale, -base));
+                sum += *x;
             }
         }
-    }
-}
-
-/* Lanes that differ in lane / 4 have other keys of the same heads. */
-template <typename S> static __device__ __forceinline__ void
-softmax(struct warp_state<S> &t, float (&s)[KEYS / 16][S::TILES][4])
-{
-    float  high[S::TILES][2];
-    bool   grows = false;
+        t.l[half] = t.l[half] * keep + sum;
+        /* also where keep is 1: asking first costs 6 % */
 #pragma unroll
-    for (int n = 0; n < S::TILES; n++) {
-#pragma unroll
-        for (int c = 0; c < 2; c++) {
-            high[n][c] = fmaxf(fmaxf(s[0][n][c], s[0][n][c + 2]),
-                               fmaxf(s[1][n][c], s[1][n][c + 2])) * t.scale;
-            grows |= high[n][c] > t.m[n][c] + SLACK;
-        }
-    }
-    if (__any_sync(0xffffffffu, grows)) {
-        raise_max<S>(t, high);
-    }
-#pragma unroll
-    for (int n = 0; n < S::TILES; n++) {
-#pragma unroll
-        for (int c = 0; c < 4; c++) {
-            float  m = t.m[n][c % 2], base = m == -INFINITY ? 0.0f : m;
-#pragma unroll
-            for (int j = 0; j < KEYS / 16; j++) {
-                s[j][n][c] = exp2_fast(fmaf(s[j][n][c], t.scale, -base));
-                t.l[n][c % 2] += s[j][n][c];
-            }
+        for (int i = 0; i < S::HD / 8; i++) {
+            t.o[i][2 * half] *= keep;
+            t.o[i][2 * half + 1] *= keep;
         }
     }
 }
 
-/* An 8 x 8 matrix of 16-bit elements, two neighbours of a row a lane. */
-static __device__ __forceinline__ unsigned int
-transpose(unsigned int x)
-{
-    unsigned int  y;
-    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;\n"
-                 : "=r"(y) : "r"(x));
-    return y;
-}
-
 template <typename S> static __device__ __forceinline__ void
-values(struct warp_state<S> &t, const char *v,
-       const float (&s)[KEYS / 16][S::TILES][4])
+values(struct warp_state<S> &t, const char *v, const float (&s)[KEYS / 8][4])
 {
     using T = typename S::T;
-    int           lane = threadIdx.x % WARP;
-    unsigned int  b[KEYS / 16][S::TILES][2];
-#pragma unroll
-    for (int j = 0; j < KEYS / 16; j++) {
-#pragma unroll
-        for (int n = 0; n < S::TILES; n++) {
-            b[j][n][0] = transpose(pack<T>(s[j][n][0], s[j][n][1]));
-            b[j][n][1] = transpose(pack<T>(s[j][n][2], s[j][n][3]));
-        }
-    }
-    v += byte_of<S>(lane % 8 * PIECE + lane / 16, lane / 8 % 2 * 8);
-#pragma unroll
-    for (int j = 0; j < KEYS / 16; j++) {
-#pragma unroll
-        for (int i = 0; i < S::HD / 16; i++) {
-            unsigned int  a[4];
-            load_matrix_transposed(a, v + 2 * j * S::ROW_BYTES + i * 32);
-#pragma unroll
-            for (int n = 0; n < S::TILES; n++) {
-                multiply_add(t.o[i][n], a, b[j][n], T());
-            }
-        }
-    }
-}
-
-/* ---- results ---- */
-
-/* The sums of the lane's heads over all lanes. */
-template <typename S> static __device__ __forceinline__ void
-sum_lanes(struct warp_state<S> &t)
-{
-#pragma unroll
-    for (int n = 0; n < S::TILES; n++) {
-#pragma unroll
-        for (int c = 0; c < 2; c++) {
-            t.l[n][c] += __shfl_xor_sync(0xffffffffu, t.l[n][c], 4);
-            t.l[n][c] += __shfl_xor_sync(0xffffffffu, t.l[n][c], 8);
-            t.l[n][c] += __shfl_xor_sync(0xffffffffu, t.l[n][c], 16);
-        }
-    }
-}
-
-/* m, l and o of the group's heads to ml[head][2] and o[head][stride]. */
-template <typename S> static __device__ __forceinline__ void
-leave_part(const struct warp_state<S> &t, int group, float *ml, float *o,
-           int stride)
-{
     int  lane = threadIdx.x % WARP;
 #pragma unroll
-    for (int n = 0; n < S::TILES; n++) {
+    for (int j = 0; j < KEYS / 16; j++) {
+        const float  *lo = s[2 * j], *hi = s[2 * j + 1];
+        unsigned int  a[4] = { pack<T>(lo[0], lo[1]), pack<T>(lo[2], lo[3]),
+                               pack<T>(hi[0], hi[1]), pack<T>(hi[2], hi[3]) };
+        int           key = j * 16 + lane % 16;
 #pragma unroll
-        for (int c = 0; c < 2; c++) {
-            int  head = n * HEADS + lane % 4 * 2 + c;
-            if (head >= group) {
-                continue;
-            }
-            float  *to = o + head * stride + lane / 4;
+        for (int i = 0; i < S::ROW_BYTES / 32; i++) {
+            unsigned int  b[4];
+            load_matrix_transposed(b, v + i / 4 * KEYS * S::RING_ROW
+                                      + chunk_at<S>(key, i % 4 * 2 + lane / 16));
+            if constexpr (S::FP8) {
 #pragma unroll
-            for (int i = 0; i < S::HD / 16; i++) {
-                to[i * 16] = t.o[i][n][c];
-                to[i * 16 + 8] = t.o[i][n][c + 2];
-            }
-            if (lane / 4 == 0) {
-                ml[head * 2] = t.m[n][c];
-                ml[head * 2 + 1] = t.l[n][c];
-            }
-        }
-    }
-}
-
-/* Of an item that one warp has run alone. */
-template <typename S> static __device__ __forceinline__ void
-leave_output(const struct attention_params &p, const struct decode_item &item,
-             int group, const struct warp_state<S> &t)
-{
-    using T = typename S::T;
-    int    lane = threadIdx.x % WARP;
-    float  scale = p.kv.v_scale;
-#pragma unroll
-    for (int n = 0; n < S::TILES; n++) {
-        int  head = n * HEADS + lane / 4;
-        T   *out = out_row<T, S::HD>(p, item, group, head) + lane % 4 * 2;
-#pragma unroll
-        for (int i = 0; i < S::HD / 16; i++) {
-            const float  *o = t.o[i][n], *l = t.l[n];
-            unsigned int  low = transpose(pack<T>(o[0] / l[0] * scale,
-                                                  o[1] / l[1] * scale));
-            unsigned int  high = transpose(pack<T>(o[2] / l[0] * scale,
-                                                   o[3] / l[1] * scale));
-            if (head < group) {
-                *reinterpret_cast<unsigned int *>(out + i * 16) = low;
-                *reinterpret_cast<unsigned int *>(out + i * 16 + 8) = high;
+                for (int n = 0; n < 2; n++) {
+                    unsigned int  even[2], odd[2];
+                    e4m3_value_fragments(b[2 * n], b[2 * n + 1], even, odd);
+                    multiply_add(t.o[4 * i + 2 * n], a, even, T());
+                    multiply_add(t.o[4 * i + 2 * n + 1], a, odd, T());
+                }
+            } else {
+                multiply_add(t.o[2 * i], a, b, T());
+                multiply_add(t.o[2 * i + 1], a, b + 2, T());
             }
         }
     }
 }
 
-/* The parts of `num` warps, four columns a lane, to the output, or to memory
- * where the item is a part itself. */
-template <typename S> static __device__ __forceinline__ void
-merge_warps(const struct attention_params &p, const struct decode_item &item,
-            int group, const float *parts, int num)
-{
-    using T = typename S::T;
-    constexpr int  HD = S::HD;
-    float          scale = p.kv.v_scale;
-    for (int i = threadIdx.x % WARP; i < group * (HD / 4); i += WARP) {
-        int     row = i / (HD / 4), col = i % (HD / 4) * 4;
-        const float  *ml = parts + row * 2;
-        const float  *o_row = parts + S::GROUP * 2 + row * S::PART_STRIDE
-                              + col;
-        float   m = -INFINITY, l = 0.0f;
-        float4  o = { 0.0f, 0.0f, 0.0f, 0.0f };
-#pragma unroll
-        for (int k = 0; k < S::WARPS; k++) {
-            m = k < num ? fmaxf(m, ml[k * S::PART_FLOATS]) : m;
-        }
-#pragma unroll
-        for (int k = 0; k < S::WARPS; k++) {
-            if (k < num) {
-                const float  *part = ml + k * S::PART_FLOATS;
-                float   e = weight_of(part[0], part[1], m);
-                float4  o_k = *reinterpret_cast<const float4 *>(
-                    o_row + k * S::PART_FLOATS);
-                l += e * part[1];
-                o.x += e * o_k.x;
-                o.y += e * o_k.y;
-                o.z += e * o_k.z;
-                o.w += e * o_k.w;
-            }
-        }
-        if (item.num_parts == 1) {
-            *reinterpret_cast<uint2 *>(
-                out_row<T, HD>(p, item, group, row) + col)
-                = make_uint2(pack<T>(o.x / l * scale, o.y / l * scale),
-                             pack<T>(o.z / l * scale, o.w / l * scale));
-            continue;
-        }
-        size_t  slot = static_cast<size_t>(item.partial + item.part) * group
-                       + row;
-        *reinterpret_cast<float4 *>(p.partial_out + slot * HD + col) = o;
-        if (col == 0) {
-            p.partial_ml[slot * 2] = m;
-            p.partial_ml[slot * 2 + 1] = l;
-        }
-    }
-}
-
-/* ---- consumers ---- */
-
-/* Which tile of the block is next, and how many items of several warps there
- * have been: the same in all warps. */
-struct progress {
-    int  warp;         /* whose turn the item's first tile is */
-    int  shared;
-};
-
-/* True in all lanes of the warp that is the last of `num`. */
-static __device__ __forceinline__ bool
-count_arrival(unsigned int *arrived, int num)
-{
-    int  last = 0;
-    __threadfence_block();
-    __syncwarp();
-    if (threadIdx.x % WARP == 0) {
-        unsigned int  limit = static_cast<unsigned int>(num) - 1;
-        last = atomicInc(arrived, limit) == limit;       /* wraps to 0 */
-        __threadfence_block();
-    }
-    __syncwarp();
-    return __shfl_sync(0xffffffffu, last, 0) != 0;
-}
-
-/* Until the place has been used and is free again so many times.  A count, not
- * an mbarrier: a warp that has no part in short items may be far ahead. */
-static __device__ __forceinline__ void
-wait_merged(unsigned int *merged, unsigned int times)
-{
-    unsigned int  now;
-    do {
-        asm volatile("ld.acquire.cta.shared.u32 %0, [%1];\n"
-                     : "=r"(now) : "r"(smem_u32(merged)) : "memory");
-    } while (now < times);
-    __syncwarp();
-}
-
-static __device__ __forceinline__ void
-count_merged(unsigned int *merged)
-{
-    __threadfence_block();
-    __syncwarp();
-    if (threadIdx.x % WARP == 0) {
-        atomicAdd(merged, 1u);
-    }
-}
-
-/* What this warp, `part` of `num`, has of the item. */
+/* The item's result: to the output, or m, l and o to memory. */
 template <typename S> static __device__ __forceinline__ void
 leave(const struct attention_params &p, const struct decode_item &item,
-      struct block_smem<S> &m, const struct progress &at, int part, int num,
-      struct warp_state<S> &t)
+      int group, struct warp_state<S> &t)
 {
-    int  group = p.num_heads / p.kv.num_kv_heads;
-    sum_lanes<S>(t);
-    if (num > 1) {
-        int     place = at.shared % S::PLACES, use = at.shared / S::PLACES;
-        float  *parts = m.parts + place * S::WARPS * S::PART_FLOATS;
-        float  *mine = parts + part * S::PART_FLOATS;
-        wait_merged(&m.merged[place], static_cast<unsigned int>(use));
-        leave_part<S>(t, group, mine, mine + S::GROUP * 2, S::PART_STRIDE);
-        if (!count_arrival(&m.arrived[place], num)) {
-            return;
+    if constexpr (S::FP8) {
+        columns_in_order(t.o);
+    }
+    int     lane = threadIdx.x % WARP;
+    size_t  slot = static_cast<size_t>(item.partial + item.part) * group;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        int    row = lane / 4 + 8 * half;
+        float  l = t.l[half];
+        l += __shfl_xor_sync(0xffffffffu, l, 1);
+        l += __shfl_xor_sync(0xffffffffu, l, 2);
+        if (row >= group) {
+            continue;
         }
-        merge_warps<S>(p, item, group, parts, num);
-        count_merged(&m.merged[place]);
-    } else if (item.num_parts == 1) {
-        leave_output<S>(p, item, group, t);
-    } else {
-        size_t  slot = static_cast<size_t>(item.partial + item.part) * group;
-        leave_part<S>(t, group, p.partial_ml + slot * 2,
-                      p.partial_out + slot * S::HD, S::HD);
-    }
-    if (item.num_parts > 1 && is_last(p, item)) {
-        merge_parts<typename S::T, S::HD>(p, item, group);
-    }
-}
-
-static __device__ __forceinline__ void
-release(uint64_t *empty)
-{
-    __syncwarp();
-    if (threadIdx.x % WARP == 0) {
-        barrier_arrive(empty);
-    }
-}
-
-/* The item's tile that begins at `key`. */
-template <typename S> static __device__ __forceinline__ void
-consume_tile(const struct decode_item &item, int key, int begin,
-             const struct new_row &row, struct block_smem<S> &m,
-             const struct stage_at<S::STAGES> &at, struct warp_state<S> &t)
-{
-    bool   whole = key >= begin && key + KEYS <= item.key_end;
-    bool   newest = row.there && key + KEYS > item.position;
-    char  *k = m.stages + at.stage * S::STAGE_BYTES, *v = k + S::STAGE_BYTES;
-    float  s[KEYS / 16][S::TILES][4] = { };
-    barrier_wait(&m.full[at.stage], at.parity);
-    if (newest) {
-        put_row<S>(k, item.position - key, row.k);
-    }
-    scores<S>(t, k, s);
-    release(&m.empty[at.stage]);
-    if (!whole) {
-        mask_scores<S>(begin - key, item.key_end - key, s);
-    }
-    softmax<S>(t, s);
-    barrier_wait(&m.full[at.stage + 1], at.parity);
-    if (newest) {
-        put_row<S>(v, item.position - key, row.v);
-    }
-    if (!whole) {
-        mask_values<S>(v, begin - key, item.key_end - key);
-    }
-    values<S>(t, v, s);
-    release(&m.empty[at.stage + 1]);
-}
-
-/* The warp's tiles of an item: tile first, first + WARPS .. of it. */
-template <typename S> static __device__ __forceinline__ void
-consume_item(const struct attention_params &p, const struct decode_item &item,
-             int first, int tiles, struct block_smem<S> &m,
-             struct stage_at<S::STAGES> &at, struct warp_state<S> &t)
-{
-    int             group = p.num_heads / p.kv.num_kv_heads;
-    int             begin = item_begin(p, item);
-    const float    *cos_sin = NULL;
-    struct new_row  row;
-    row.there = false;
-    if (p.rope.cos_sin != NULL) {
-        cos_sin = p.rope.cos_sin + static_cast<size_t>(item.position) * S::HD;
-        if (item.key_end > item.position && (tiles - 1 - first) % S::WARPS == 0) {
-            load_new_row<S>(p, item, cos_sin, row);
+        if (item.num_parts == 1) {
+            using IO = typename S::IO;
+            IO    *out = out_row<IO, S::HD>(p, item, group, row);
+            float  scale = p.kv.v_scale;
+#pragma unroll
+            for (int i = 0; i < S::HD / 8; i++) {
+                *reinterpret_cast<unsigned int *>(out + column_of<S::FP8>(i))
+                    = pack<IO>(t.o[i][2 * half] / l * scale,
+                               t.o[i][2 * half + 1] / l * scale);
+            }
+            continue;
+        }
+        float  *o = p.partial_out + (slot + row) * S::HD;
+#pragma unroll
+        for (int i = 0; i < S::HD / 8; i++) {
+            *reinterpret_cast<float2 *>(o + column_of<S::FP8>(i))
+                = make_float2(t.o[i][2 * half], t.o[i][2 * half + 1]);
+        }
+        if (lane % 4 == 0) {
+            p.partial_ml[(slot + row) * 2] = t.m[half];
+            p.partial_ml[(slot + row) * 2 + 1] = l;
         }
     }
-    load_query<S>(p, item, group, cos_sin, t);
-    for (int i = first; i < tiles; i += S::WARPS) {
-        consume_tile<S>(item, (begin / KEYS + i) * KEYS, begin, row, m, at, t);
-        at.skip(2 * S::WARPS);
-    }
 }
 
 template <typename S> static __device__ __forceinline__ void
-consume(const struct attention_params &p, struct block_smem<S> &m)
+run_share(const struct attention_params &p, const CUtensorMap *k_map,
+          const CUtensorMap *v_map, int first, int end, char *ring,
+          uint64_t *full)
 {
-    int  warp = threadIdx.x / WARP, end = p.decode_first[blockIdx.x + 1];
-    struct progress             next = { 0, 0 };
-    struct stage_at<S::STAGES>  at = { 2 * warp, 0 };
-    for (int i = p.decode_first[blockIdx.x]; i < end; i++) {
+    int    group = p.num_heads / p.kv.num_kv_heads;
+    struct cursor               c = { first - 1, end, 0, 0, 0, 0, 0 };
+    struct stage_at<S::STAGES>  in = { 0, 0 }, out = { 0, 0 };
+    struct warp_state<S>        t;
+    for (int i = 0; i < S::STAGES; i++) {
+        bring_next<S>(p, k_map, v_map, c, ring, full, in);
+    }
+    for (int i = first; i < end; i++) {
         const struct decode_item  item = p.decode_items[i];
-        int  tiles = item_tiles(item_begin(p, item), item.key_end);
-        int  first = (warp + S::WARPS - next.warp) % S::WARPS;
-        int  num = min(max(tiles, 1), S::WARPS);
-        if (first < num) {
-            struct warp_state<S>  t;
-            consume_item<S>(p, item, first, tiles, m, at, t);
-            leave<S>(p, item, m, next, first, num, t);
+        int  begin = item_begin(p, item), key = begin / KEYS * KEYS;
+        load_query<S>(p, item, group, t);
+        for (; key < item.key_end; key += KEYS) {
+            char  *k = ring + out.stage * S::STAGE_BYTES;
+            char  *v = k + S::HALF_BYTES;
+            float  s[KEYS / 8][4] = { };
+            barrier_wait(&full[out.stage], out.parity);
+            if constexpr (S::FP8) {
+                scores_fp8<S>(t, k, s);
+            } else {
+                scores<S>(t, k, s);
+            }
+            if (key < begin || key + KEYS > item.key_end) {
+                mask_tile<S>(v, begin - key, item.key_end - key, s);
+            }
+            softmax<S>(t, s);
+            values<S>(t, v, s);
+            __syncwarp();
+            bring_next<S>(p, k_map, v_map, c, ring, full, in);
+            out.next();
         }
-        next.warp = (next.warp + tiles) % S::WARPS;
-        next.shared += num > 1;
+        leave<S>(p, item, group, t);
+        if (item.num_parts > 1 && is_last(p, item)) {
+            merge_parts<typename S::IO, S::HD>(p, item, group);
+        }
     }
 }
 
@@ -803,37 +453,33 @@ consume(const struct attention_params &p, struct block_smem<S> &m)
 
 template <typename S> static __global__ void
 __launch_bounds__(S::THREADS, 1)
-decode_sm90_kernel(struct attention_params p)
+decode_sm90_kernel(struct attention_params p,
+                   const __grid_constant__ CUtensorMap k_map,
+                   const __grid_constant__ CUtensorMap v_map)
 {
 #if SM90_CODE
-    extern __shared__ __align__(16) char  smem_bytes[];
-    __shared__ struct block_smem<S>       m;
-    bool  fused = p.rope.cos_sin != NULL;
-    if (threadIdx.x == 0) {
-        m.stages = smem_bytes;
-        m.parts = reinterpret_cast<float *>(m.stages
-                                            + S::STAGES * S::STAGE_BYTES);
+    extern __shared__ char  smem_bytes[];
+    __shared__ uint64_t     full[S::WARPS][S::STAGES];
+    int     warp = threadIdx.x / WARP;
+    int     share = warp * gridDim.x + blockIdx.x;
+    char   *rings = smem_bytes + ((1024 - (smem_u32(smem_bytes) & 1023))
+                                  & 1023);
+    if (threadIdx.x % WARP == 0) {
+        tma_prefetch_map(&k_map);
+        tma_prefetch_map(&v_map);
         for (int i = 0; i < S::STAGES; i++) {
-            barrier_init(&m.full[i], 1);
-            barrier_init(&m.empty[i], 1);
-        }
-        for (int i = 0; i < S::PLACES; i++) {
-            m.arrived[i] = m.merged[i] = 0;
+            barrier_init(&full[warp][i], 1);
         }
         barrier_init_fence();
     }
-    __syncthreads();
-    if (threadIdx.x / WARP >= S::WARPS) {
-        if (!fused) {
-            pdl_wait();         /* keys of this step are in the cache */
-        }
-        produce<S>(p, static_cast<int>(threadIdx.x) / WARP - S::WARPS, m);
-        pdl_wait();
-        pdl_launch_next();
-    } else {
-        pdl_wait();
-        consume<S>(p, m);
+    __syncwarp();
+    pdl_wait();
+    if (share >= p.decode_shares) {
+        return;
     }
+    run_share<S>(p, &k_map, &v_map, p.decode_first[share],
+                 p.decode_first[share + 1], rings + warp * S::RING_BYTES,
+                 full[warp]);
 #else
     (void) p;
 #endif
@@ -841,32 +487,24 @@ decode_sm90_kernel(struct attention_params p)
 
 /* ---- host ---- */
 
-extern "C" cudaError_t attention_decode_fp8_init(void);
-extern "C" cudaError_t attention_decode_fp8_launch(
-    const struct attention_params *p, cudaStream_t stream);
-
 template <typename S> static cudaError_t
 run(const struct attention_params *p, cudaStream_t stream)
 {
+    CUtensorMap  k_map, v_map;
+    cudaError_t  e = kv_maps_init(&k_map, &v_map, &p->kv, KEYS);
+    if (e != cudaSuccess) {
+        return e;
+    }
     return launch_kernel(decode_sm90_kernel<S>,
                          static_cast<unsigned int>(p->decode_blocks), S::THREADS,
-                         S::SMEM_BYTES, stream, p->pdl, *p);
+                         S::SMEM_BYTES, stream, p->pdl, *p, k_map, v_map);
 }
 
-template <typename T, int HD> static cudaError_t
-run_group(const struct attention_params *p, cudaStream_t stream)
-{
-    int  group = p->num_heads / p->kv.num_kv_heads;
-    return group <= 4 ? run<decode_shape<T, HD, 4>>(p, stream)
-           : group <= 8 ? run<decode_shape<T, HD, 8>>(p, stream)
-                        : run<decode_shape<T, HD, 16>>(p, stream);
-}
-
-template <typename T> static cudaError_t
+template <typename T, typename KV> static cudaError_t
 run_any(const struct attention_params *p, cudaStream_t stream)
 {
-    return p->kv.head_dim == 64 ? run_group<T, 64>(p, stream)
-                                : run_group<T, 128>(p, stream);
+    return p->kv.head_dim == 64 ? run<decode_shape<T, KV, 64>>(p, stream)
+                                : run<decode_shape<T, KV, 128>>(p, stream);
 }
 
 template <typename S> static cudaError_t
@@ -877,23 +515,27 @@ allow_smem(void)
                                 S::SMEM_BYTES);
 }
 
-#define ALLOW(T, HD)                                                          \
-    allow_smem<decode_shape<T, HD, 4>>, allow_smem<decode_shape<T, HD, 8>>,   \
-    allow_smem<decode_shape<T, HD, 16>>
+#define SHAPE(T, HD)  decode_shape<T, T, HD>
+#define FP8_SHAPE(T, HD)  decode_shape<T, __nv_fp8_storage_t, HD>
 
 extern "C" cudaError_t
 attention_decode_sm90_init(void)
 {
     cudaError_t (*const  all[])(void) = {
-        ALLOW(__nv_bfloat16, 64), ALLOW(__nv_bfloat16, 128),
-        ALLOW(__half, 64), ALLOW(__half, 128) };
+        allow_smem<SHAPE(__nv_bfloat16, 64)>,
+        allow_smem<SHAPE(__nv_bfloat16, 128)>,
+        allow_smem<SHAPE(__half, 64)>, allow_smem<SHAPE(__half, 128)>,
+        allow_smem<FP8_SHAPE(__nv_bfloat16, 64)>,
+        allow_smem<FP8_SHAPE(__nv_bfloat16, 128)>,
+        allow_smem<FP8_SHAPE(__half, 64)>, allow_smem<FP8_SHAPE(__half, 128)>,
+    };
     for (cudaError_t (*init)(void) : all) {
         cudaError_t  e = init();
         if (e != cudaSuccess) {
             return e;
         }
     }
-    return attention_decode_fp8_init();
+    return cudaSuccess;
 }
 
 int
@@ -911,9 +553,11 @@ cudaError_t
 attention_decode_sm90_launch(const struct attention_params *p,
                              cudaStream_t stream)
 {
-    if (p->kv.dtype == KERNEL_F8_E4M3) {
-        return attention_decode_fp8_launch(p, stream);
+    bool  fp8 = p->kv.dtype == KERNEL_F8_E4M3;
+    if (p->dtype == KERNEL_BF16) {
+        return fp8 ? run_any<__nv_bfloat16, __nv_fp8_storage_t>(p, stream)
+                   : run_any<__nv_bfloat16, __nv_bfloat16>(p, stream);
     }
-    return p->dtype == KERNEL_BF16 ? run_any<__nv_bfloat16>(p, stream)
-                                   : run_any<__half>(p, stream);
+    return fp8 ? run_any<__half, __nv_fp8_storage_t>(p, stream)
+               : run_any<__half, __half>(p, stream);
 }

@@ -109,6 +109,7 @@ attention_prefill_launch(const struct attention_params *p, cudaStream_t stream)
 extern "C" cudaError_t attention_decode_init(void);
 extern "C" cudaError_t attention_prefill_sm90_init(void);
 extern "C" cudaError_t attention_decode_sm90_init(void);
+extern "C" cudaError_t attention_decode_block_init(void);
 
 #define ALLOW(T, KV)                                                          \
     prefill_allow_smem<T, KV, 64>, prefill_allow_smem<T, KV, 96>,             \
@@ -122,7 +123,7 @@ attention_init(void)
         ALLOW(__nv_bfloat16, __nv_fp8_storage_t),
         ALLOW(__half, __nv_fp8_storage_t),
         attention_decode_init, attention_prefill_sm90_init,
-        attention_decode_sm90_init,
+        attention_decode_sm90_init, attention_decode_block_init,
     };
     for (cudaError_t (*init)(void) : all) {
         cudaError_t  e = init();

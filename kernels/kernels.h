@@ -196,7 +196,7 @@ cudaError_t rope_wide_launch(const struct rope_params *p,
 cudaError_t rope_append_launch(const struct rope_params *p,
                                cudaStream_t stream);
 
-/* What rope_params does, as part of decode_sm90: q is normed and rotated as it
+/* What rope_params does, as part of decode_block: q is normed and rotated as it
  * is read, the row's k and v are written to its slot, which must be where the
  * block table has its position, and are what attention sees. */
 struct attention_rope {
@@ -231,8 +231,9 @@ struct attention_rope {
  * head_dim 64 or 128, no window, no fp8.
  * decode_sm90: head_dim 64 or 128, groups up to ATTENTION_GROUP_MAX; partial
  * results are [partial][group][head_dim] and [partial][group][2].  Shares are
- * of blocks, one a multiprocessor; with an fp8 cache, where rope has to be done
- * before, of warps.
+ * of warps.
+ * decode_block: the same for a 16-bit cache; shares are of blocks, one a
+ * multiprocessor, and rope is done where asked for.
  * simple: everything else (fp32, odd head sizes, mixed dtypes); one warp per
  * (row, query head), the maximum in a first pass over the keys.  Items unused.
  * Measured times: README.md beside this file. */
@@ -255,17 +256,18 @@ struct attention_params {
                                                   simple: rows */
     const struct attention_item *items;
     const int32_t               *num_items;    /* device, decode only */
-    const struct decode_item    *decode_items; /* decode_sm90 */
+    const struct decode_item    *decode_items; /* decode_sm90, _block */
     const int32_t               *decode_first; /* [decode_shares + 1]: the
                                                   items of each share */
-    int                          decode_shares;  /* fp8: at most decode_blocks
-                                                    * ATTENTION_DECODE_WARPS */
+    int                          decode_shares;  /* at most decode_blocks *
+                                                    ATTENTION_DECODE_WARPS;
+                                                    decode_block: unused */
     int                          decode_blocks;  /* multiprocessors */
     float                       *partial_out;  /* [partial][num_heads]
                                                   [head_dim] */
     float                       *partial_ml;   /* [partial][num_heads][2] */
     unsigned int                *counters;     /* [seq][num_kv_heads] */
-    struct attention_rope        rope;         /* decode_sm90, 16-bit */
+    struct attention_rope        rope;         /* decode_block */
     int                          pdl;
 };
 int attention_tile_takes(const struct attention_params *p);
@@ -279,6 +281,9 @@ cudaError_t attention_prefill_sm90_launch(const struct attention_params *p,
 int attention_decode_sm90_takes(const struct attention_params *p);
 cudaError_t attention_decode_sm90_launch(const struct attention_params *p,
                                          cudaStream_t stream);
+int attention_decode_block_takes(const struct attention_params *p);
+cudaError_t attention_decode_block_launch(const struct attention_params *p,
+                                          cudaStream_t stream);
 cudaError_t attention_simple_launch(const struct attention_params *p,
                                     cudaStream_t stream);
 

@@ -53,13 +53,12 @@ learn_kv(struct cuda_backend *cb, const struct kv_cache *kv)
     }
 }
 
-/* All rows of the step are one kernel's, which takes rope and append too. */
+/* All rows of the step are a kernel's that takes rope and append too. */
 static bool
 rope_can_wait(const struct cuda_backend *cb, const struct rope_params *p)
 {
-    return cb->num_shares > 0 && cb->num_decode == 0 && cb->num_prefill == 0
-           && cb->model->shares && p->dtype == p->kv.dtype
-           && rope_wide_takes(p);
+    return cb->block_shares && cb->num_decode == 0 && cb->num_prefill == 0
+           && p->dtype == p->kv.dtype && rope_wide_takes(p);
 }
 
 static void
@@ -172,7 +171,9 @@ cuda_attention(struct backend *be, const struct attention_args *args)
     }
     check_le(out_elems, cb->limits.row_elems_max);
     if (cb->num_shares > 0) {
-        (void) cuda_keep(cb, attention_decode_sm90_launch(&p, cb->stream),
+        (void) cuda_keep(cb, cb->block_shares
+                             ? attention_decode_block_launch(&p, cb->stream)
+                             : attention_decode_sm90_launch(&p, cb->stream),
                          "decode attention");
     }
     if (cb->num_decode > 0) {

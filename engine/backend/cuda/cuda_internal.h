@@ -109,7 +109,7 @@ struct cuda_graph {
     enum cuda_graph_state  state;
     uint64_t               model_id;
     int                    rows;
-    bool                   shares;
+    bool                   shares, block_shares;
     cudaGraphExec_t        exec;
 };
 
@@ -165,6 +165,8 @@ struct cuda_backend {
     int32_t                  id_max, slot_min, slot_max;   /* of known ids and
                                             of rows that have a slot */
     int                      num_decode, num_prefill, num_shares;
+    bool                     block_shares;   /* shares are decode_block's, not
+                                                decode_sm90's */
     struct cuda_model       *model;      /* NULL: not to be recorded */
     struct cuda_graph       *recording, *replaying;
     struct {                             /* y += product is still to be done */

@@ -1,14 +1,14 @@
 /* cuda_plan.h - shares the keys of a decode step among the blocks or the warps
  * of the Hopper attention kernels.
  *
- * decode_plan_rows(), for a 16-bit cache: a share is a block's, of whole (row,
- * kv head) where possible, dealt out one a share in turn, so that the kv heads
+ * decode_plan_rows(), for decode_block: a share is a block's, of whole (row, kv
+ * head) where possible, dealt out one a share in turn, so that the kv heads
  * of a sequence, which lie side by side, are read at about the same time.  What
  * would make a share PLAN_SLACK tiles longer than the average is cut to fill up
  * the shares; those parts come first in their shares, because merging them takes
  * time that is hidden while others run.
  *
- * decode_plan(), for an fp8 cache: a share is a warp's.  All (row, kv head, tile
+ * decode_plan(), for decode_sm90: a share is a warp's.  All (row, kv head, tile
  * of 32 keys) of a step, in this order, are cut into num_shares shares that
  * differ by one tile at most: no warp waits for another, whatever the lengths.
  * A share is never below DECODE_SHARE_MIN tiles, so small steps use fewer

@@ -11,7 +11,7 @@
  * more splits than there is room for, chunks double until it fits; when it
  * leaves most of the GPU without work, chunks are halved down to one tile; and
  * in steps of more than a few rows on Hopper cuda_plan.c gives every
- * multiprocessor, or with an fp8 cache every warp, an equal share of all keys.
+ * multiprocessor, and in large ones every warp, an equal share of all keys.
  * Batch-invariant, there is room for any step's splits and none of these.
  * Longer queries are cut into items of ATTENTION_ROWS rows, the last rows
  * first, because they see the most keys. */
@@ -28,8 +28,8 @@
 #define FEW_BLOCKS_PER_SM 1
 #define WORD              16       /* bytes the device reads at once */
 #define SHARES_PER_SM     4        /* the best of 2 to 6 on an H200 */
-#define SHARE_ROWS_MIN    9        /* a multiprocessor a share, from so many
-                                      rows, or tiles as below */
+#define BLOCK_ROWS_MIN    9        /* a multiprocessor a share: from so many */
+#define BLOCK_TILES_MAX   8000     /* rows, and tiles, see below, so few */
 #define SHARE_TILES_MIN   12000    /* a warp a share: tiles of 32 keys and one kv head from
                                       which equal shares win; */
 #define SHARE_WHOLE_MIN   8000     /* when they cut no row */
@@ -248,16 +248,21 @@ decode_sizes_of(const struct step_inputs *in, int32_t *first_rows)
     return d;
 }
 
-/* How many shares a step's keys are cut into; 0: not into shares. */
+/* Whether shares are multiprocessors': where that kernel is faster, alone or
+ * because rope is part of it. */
+static bool
+choose_blocks(const struct cuda_backend *cb, const struct decode_sizes *d)
+{
+    return !cb->model->kv_fp8 && d->num >= BLOCK_ROWS_MIN
+           && d->tiles * cb->model->num_kv_heads < BLOCK_TILES_MAX;
+}
+
+/* How many shares a step's keys are cut into for warps; 0: not into shares. */
 static int
 choose_shares(const struct cuda_backend *cb, const struct decode_sizes *d)
 {
     int64_t  heads = cb->model->num_kv_heads;
-    if (!cb->model->kv_fp8) {
-        return d->num >= SHARE_ROWS_MIN || d->tiles * heads >= SHARE_TILES_MIN
-               ? cb->num_sms : 0;
-    }
-    if (d->tiles * heads >= SHARES_FP8_MIN) {
+    if (cb->model->kv_fp8 && d->tiles * heads >= SHARES_FP8_MIN) {
         return cb->num_sms * SHARES_FP8_PER_SM;
     }
     int  whole = d->num > 0 && d->most * d->num * 100 <= d->tiles * 104
@@ -282,11 +287,12 @@ plan_shares(struct packer *p, const struct step_inputs *in, int32_t *rows,
         return false;
     }
     struct decode_sizes  sizes = decode_sizes_of(in, rows);
-    num_shares = choose_shares(cb, &sizes);
+    bool  blocks = choose_blocks(cb, &sizes);
+    num_shares = blocks ? cb->num_sms : choose_shares(cb, &sizes);
     if (num_shares == 0) {
         return false;
     }
-    int  places = cb->num_sms * (m->kv_fp8 ? ATTENTION_DECODE_WARPS : 1);
+    int  places = cb->num_sms * (blocks ? 1 : ATTENTION_DECODE_WARPS);
     int32_t  *first = pack_room(p, cb->dev.shared_first,
                                 ((size_t) places + 1) * sizeof *first);
     /* its size is known when it is filled in: it comes last */
@@ -298,7 +304,7 @@ plan_shares(struct packer *p, const struct step_inputs *in, int32_t *rows,
         .first = first,
         .partials_max = cb->max_splits * m->num_kv_heads,
         .drafts = cb->drafts, .drafts_max = 2 * cb->shared_max };
-    int  num = m->kv_fp8 ? decode_plan(&args) : decode_plan_rows(&args);
+    int  num = blocks ? decode_plan_rows(&args) : decode_plan(&args);
     if (num < 0) {
         p->params.num_segments -= 2;
         p->used = (size_t) ((char *) first - p->half->host);
@@ -310,6 +316,7 @@ plan_shares(struct packer *p, const struct step_inputs *in, int32_t *rows,
     p->params.num_segments--;
     (void) pack_room(p, cb->dev.shared, (size_t) num * sizeof *items);
     cb->num_shares = num_shares;
+    cb->block_shares = blocks;
     return true;
 }
 
@@ -433,6 +440,7 @@ pack_step(struct cuda_backend *cb, const struct step_inputs *in)
               cb->logit_rows, 0);
     pack_tables(&p, in, tables);
     cb->num_decode = cb->num_shares = 0;
+    cb->block_shares = false;
     plan_prefill(&p, in, tables);
     if (!plan_shares(&p, in, rows, tables)) {
         plan_decode(&p, in, tables);
