@@ -328,6 +328,43 @@ without_chunks_a_prompt_is_computed_whole_or_not_at_all(void **state)
 }
 
 static void
+beside_decodes_prompts_get_their_share_and_no_more(void **state)
+{
+    (void) state;
+    struct sched          *s;
+    struct sched_options   o = {
+        .max_num_seqs = 4, .max_num_batched_tokens = 16, .max_model_len = 64,
+        .max_seqs = 8, .block_size = 4, .num_blocks = 60,
+        .max_num_mixed_prefill_tokens = 6, .enable_chunked_prefill = true
+    };
+    struct plan           *p;
+
+    assert_int_equal(sched_create(&s, &o, NULL), OK);
+    (void) add(s, 1, 10, 5);
+    (void) add(s, 2, 20, 5);
+    (void) add(s, 3, 4, 5);
+    p = sched_next(s, 1);                    /* nobody waits: all that fits */
+    assert_int_equal(p->num_prefill_tokens, 16);
+    finish_step(s, p);
+    p = sched_next(s, 2);                    /* 1 decodes: the share */
+    assert_int_equal(p->num_decode_seqs, 1);
+    assert_int_equal(p->num_prefill_tokens, 6);
+    assert_int_equal(p->num_seqs, 2);
+    finish_step(s, p);
+    p = sched_next(s, 3);
+    assert_int_equal(p->num_prefill_tokens, 6);
+    finish_step(s, p);
+    p = sched_next(s, 4);                    /* 2 ends and 3 begins in it */
+    assert_int_equal(p->num_seqs, 3);
+    assert_int_equal(p->seqs[1].num_tokens, 2);
+    assert_int_equal(p->seqs[2].num_tokens, 4);
+    finish_step(s, p);
+    p = sched_next(s, 5);
+    assert_int_equal(p->num_decode_seqs, 3);
+    sched_destroy(s);
+}
+
+static void
 the_next_step_is_planned_by_counts_alone(void **state)
 {
     (void) state;
@@ -375,6 +412,30 @@ an_ending_sequence_gives_up_its_seat_but_not_its_life(void **state)
     sched_issued(s);
     collect(s, p1);
     collect(s, p2);
+    sched_destroy(s);
+}
+
+static void
+a_step_of_newcomers_alone_is_thin_until_they_are_many(void **state)
+{
+    (void) state;
+    struct sched  *s = make_sched(4, 16, 4, 40);
+
+    assert_true(sched_is_thin(s));           /* nobody is there */
+    (void) add(s, 1, 3, 1);
+    assert_true(sched_is_thin(s));
+    (void) add(s, 2, 1, 1);                  /* a quarter of 16 */
+    assert_false(sched_is_thin(s));
+    struct plan  *p = sched_next(s, 1);
+    sched_issued(s);                         /* both have their last token */
+    assert_true(sched_is_thin(s));
+    (void) add(s, 3, 3, 2);
+    assert_true(sched_is_thin(s));
+    struct plan  *q = sched_next(s, 2);
+    sched_issued(s);
+    assert_false(sched_is_thin(s));          /* 3 goes on */
+    collect(s, p);
+    collect(s, q);
     sched_destroy(s);
 }
 
@@ -593,6 +654,20 @@ run_oldest_running(const struct run *r)
     return oldest != NULL ? oldest->id : UINT64_MAX;
 }
 
+/* A sequence that goes on with its decode may come after prompts of the step
+ * that knew of none. */
+static void
+run_check_share(const struct run *r, const struct plan *p)
+{
+    int32_t  share = r->options.max_num_mixed_prefill_tokens;
+
+    if (share > 0 && r->options.enable_chunked_prefill && p->num_seqs > 0
+        && p->seqs[0].decode)
+    {
+        check_le(p->num_prefill_tokens, share);
+    }
+}
+
 static void
 run_check_plan(const struct run *r, const struct plan *p, uint64_t oldest_id)
 {
@@ -618,6 +693,7 @@ run_check_plan(const struct run *r, const struct plan *p, uint64_t oldest_id)
     }
     check_eq(num_tokens, p->num_tokens);
     check_le(num_tokens, r->options.max_num_batched_tokens);
+    run_check_share(r, p);
 }
 
 /* No block of the step in flight may be another sequence's in the next. */
@@ -721,6 +797,7 @@ run_options(struct run *r)
     o->block_size = block_sizes[rnd(r, 4)];
     o->num_blocks = 2 + (int32_t) rnd(r, rnd(r, 2) == 0 ? 3 : 40);
     o->enable_chunked_prefill = rnd(r, 4) != 0;
+    o->max_num_mixed_prefill_tokens = (int32_t) rnd(r, 3) * (int32_t) rnd(r, 9);
     if (!o->enable_chunked_prefill
         && o->max_num_batched_tokens < o->max_model_len)
     {
@@ -814,8 +891,10 @@ main(int argc, char **argv)
         cmocka_unit_test(deadlines_expire_in_every_state_and_only_then),
         cmocka_unit_test(
             without_chunks_a_prompt_is_computed_whole_or_not_at_all),
+        cmocka_unit_test(beside_decodes_prompts_get_their_share_and_no_more),
         cmocka_unit_test(the_next_step_is_planned_by_counts_alone),
         cmocka_unit_test(an_ending_sequence_gives_up_its_seat_but_not_its_life),
+        cmocka_unit_test(a_step_of_newcomers_alone_is_thin_until_they_are_many),
         cmocka_unit_test(
             a_stop_seen_late_wastes_one_row_and_its_blocks_are_fenced),
         cmocka_unit_test(a_preemption_in_flight_pays_one_step_later),
