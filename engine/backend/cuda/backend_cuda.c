@@ -326,6 +326,7 @@ cuda_destroy(struct backend *be)
     }
     (void) cudaSetDevice(cb->device_idx);
     cuda_release_step(cb);
+    cuda_timing_release(cb);
     cuda_gemm_destroy(cb);
     cuda_free(be, cb->copies);
     if (cb->stream != NULL) {
@@ -443,6 +444,9 @@ backend_cuda_create(struct backend **out, const struct backend_cuda_options *o,
         .step_end = cuda_step_end,
         .sample = cuda_sample,
         .sampled = cuda_sampled,
+        .sample_is_done = cuda_sample_is_done,
+        .time_steps = cuda_time_steps,
+        .step_time = cuda_step_time,
         .copy_blocks = cuda_copy_blocks,
         .sync = cuda_sync,
     };

@@ -11,6 +11,7 @@
  *   cuda_gemm.c     cuBLASLt
  *   cuda_tune.c     its algorithms, kept in a file
  *   cuda_sample.c   token ids from logits
+ *   cuda_timing.c   how long steps take and what is between them
  *
  * Errors: CUDA's own are sticky.  The first one is kept by cuda_keep() and
  * every later sync() answers with it; ops go on issuing, harmlessly. */
@@ -122,6 +123,13 @@ struct cuda_sample {
     int                   num_rows;
 };
 
+#define CUDA_STEPS_TIMED  4    /* SAMPLES_IN_FLIGHT, the one before them and the
+                                  one that is begun */
+
+struct cuda_timing {
+    cudaEvent_t  begin, end;
+};
+
 struct cuda_backend {
     struct backend           base;       /* first */
     struct backend_ops       ops;
@@ -191,6 +199,10 @@ struct cuda_backend {
     size_t                   sampling_words;
     struct cuda_sample       samples[SAMPLES_IN_FLIGHT];
     unsigned int             samples_issued, samples_collected;
+    bool                     timing;     /* begin and end of steps are recorded */
+    unsigned int             timed_from; /* the first sample() that is */
+    struct cuda_timing       timings[CUDA_STEPS_TIMED];  /* by number of the
+                                            step's sample() */
 };
 
 /* Remembers the first CUDA error; `what` was being done.  True when ok. */
@@ -227,6 +239,15 @@ int cuda_sample_reserve(struct cuda_backend *cb,
 void cuda_sample_release(struct cuda_backend *cb);
 void cuda_sample(struct backend *be, const struct sample_args *args);
 int cuda_sampled(struct backend *be, int32_t *token_ids, struct err *err);
+bool cuda_sample_is_done(struct backend *be);
+
+/* cuda_timing.c */
+void cuda_time_steps(struct backend *be);
+bool cuda_step_time(struct backend *be, struct step_time *out);
+void cuda_timing_begin(struct cuda_backend *cb);   /* before a step's first
+                                                      kernel */
+void cuda_timing_end(struct cuda_backend *cb);     /* after its last one */
+void cuda_timing_release(struct cuda_backend *cb);
 
 /* cuda_gemm.c: y [num, n] = x [num, k] w^T + bias, rows of y y_stride apart;
  * y_dtype is x's dtype or F32, bias is in it, or NULL.  add: y is added, to the

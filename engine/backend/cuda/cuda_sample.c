@@ -197,7 +197,7 @@ cuda_sample(struct backend *be, const struct sample_args *args)
     check(!cb->in_step);
     check_lt(cb->samples_issued - cb->samples_collected, SAMPLES_IN_FLIGHT);
     check(args->logits.dtype == DTYPE_F32 && args->logits.ndim == 2);
-    check(args->num_rows >= 1 && args->num_rows <= cb->limits.max_num_logits);
+    check(args->num_rows >= 0 && args->num_rows <= cb->limits.max_num_logits);
     check(args->num_rows <= args->logits.shape[0]);
     check(vocab >= 1 && vocab <= 1 << 22);
     (void) cuda_keep(cb, cudaSetDevice(cb->device_idx), "cudaSetDevice");
@@ -215,11 +215,12 @@ cuda_sample(struct backend *be, const struct sample_args *args)
                                        || r->top_p < 1.0f));
     }
     s->num_rows = args->num_rows;
-    if (reserve_words(cb, vocab)) {
+    if (args->num_rows > 0 && reserve_words(cb, vocab)) {
         p.state = cb->sampling;
         issue_masks(cb, s, args);
         (void) cuda_keep(cb, sample_launch_rows(&p, cb->stream), "sample");
     }
+    cuda_timing_end(cb);
     (void) cuda_keep(cb, cudaEventRecord(s->done, cb->stream), "sample");
     cb->num_sampled = args->num_rows;
     cb->samples_issued++;
@@ -239,4 +240,15 @@ cuda_sampled(struct backend *be, int32_t *token_ids, struct err *err)
     }
     memcpy(token_ids, s->ids, (size_t) s->num_rows * sizeof *token_ids);
     return OK;
+}
+
+/* An error is told by sampled(). */
+bool
+cuda_sample_is_done(struct backend *be)
+{
+    struct cuda_backend  *cb = (struct cuda_backend *) be;
+    struct cuda_sample   *s = &cb->samples[cb->samples_collected
+                                           % SAMPLES_IN_FLIGHT];
+    check(cb->samples_collected != cb->samples_issued);
+    return cudaEventQuery(s->done) != cudaErrorNotReady;
 }

@@ -418,6 +418,7 @@ pack_step(struct cuda_backend *cb, const struct step_inputs *in)
         plan_decode(&p, in, tables);
     }
     pack_ints(&p, cb->dev.num_decode, &cb->num_decode, 1, 1, 0);
+    cuda_timing_begin(cb);
     (void) cuda_keep(cb, unpack_launch(&p.params, cb->stream),
                      "upload of a step");
     (void) cuda_keep(cb, cudaEventRecord(p.half->unpacked, cb->stream),
