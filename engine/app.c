@@ -301,7 +301,7 @@ app_step_thread(void *data)
 static int32_t
 app_mixed_tokens(const struct app *app)
 {
-    int64_t  tokens = app->cli->max_num_mixed_prefill_tokens;
+    int64_t  tokens = app->cli->max_num_mixed_tokens;
 
     return tokens > 0 ? (int32_t) tokens
                       : (app->max_num_batched_tokens + 1) / 2;
@@ -324,7 +324,7 @@ app_load(struct app *app, const struct engine_cli *cli, struct err *err)
         .max_num_batched_tokens = app->max_num_batched_tokens,
         .max_model_len = app->model->max_model_len,
         .max_waiting = (int32_t) cli->max_num_queued_reqs,
-        .max_num_mixed_prefill_tokens = app_mixed_tokens(app),
+        .max_num_mixed_tokens = app_mixed_tokens(app),
         .enable_chunked_prefill = cli->enable_chunked_prefill,
         .async_scheduling = strcmp(cli->async_scheduling, "auto") == 0
                             ? model_samples(app->model)

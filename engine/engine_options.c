@@ -57,10 +57,9 @@ const struct option  engine_options_table[] = {
     { "max-num-batched-tokens", OPTION_INT, F(max_num_batched_tokens), "0",
       "N", "tokens in one step; 0: 2048 on a GPU, 512 on the CPU", 0, 1 << 20,
       NULL },
-    { "max-num-mixed-prefill-tokens", OPTION_INT,
-      F(max_num_mixed_prefill_tokens), "0", "N",
-      "prompt tokens in a step in which others decode: fewer, and tokens come "
-      "more evenly; 0: half of max-num-batched-tokens", 0, 1 << 20, NULL },
+    { "max-num-mixed-tokens", OPTION_INT, F(max_num_mixed_tokens), "0", "N",
+      "tokens in a step of prompts and decodes: fewer, and tokens come more "
+      "evenly; 0: half of max-num-batched-tokens", 0, 1 << 20, NULL },
     { "max-num-queued-reqs", OPTION_INT, F(max_num_queued_reqs), "1024", "N",
       "sequences that wait; more are answered 503", 1, 1 << 20, NULL },
     { "enable-chunked-prefill", OPTION_BOOL, F(enable_chunked_prefill), "true",

@@ -18,7 +18,11 @@
 #include "engine/core/engine_int.h"
 #include "engine/model/model.h"
 
-#define GATHER_NS  (50 * NS_PER_US)    /* between two looks at the device */
+#include <sys/prctl.h>
+
+#define GATHER_NS  (20 * NS_PER_US)    /* between two looks at the device */
+#define SLACK_NS   1000ul              /* of the step thread's timers; 50,000
+                                          else */
 
 /* ---- what happened outside since the last step ---- */
 
@@ -467,6 +471,7 @@ engine_run(void *engine)
 {
     struct engine  *e = engine;
 
+    (void) prctl(PR_SET_TIMERSLACK, SLACK_NS, 0ul, 0ul, 0ul);
     while (!e->stopping) {
         int  num_tokens = engine_step(e, &e->err);
         if (num_tokens == ERROR) {

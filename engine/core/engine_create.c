@@ -48,7 +48,7 @@ engine_create_parts(struct engine *e, struct err *err)
         .max_seqs = e->max_seqs,
         .block_size = m->block_size,
         .num_blocks = m->kv.cache.num_blocks,
-        .max_num_mixed_prefill_tokens = o->max_num_mixed_prefill_tokens,
+        .max_num_mixed_tokens = o->max_num_mixed_tokens,
         .enable_chunked_prefill = o->enable_chunked_prefill
     };
     struct metrics_options        metrics = {

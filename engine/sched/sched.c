@@ -8,6 +8,10 @@
 
 #include <stdlib.h>
 
+#define MIXED_LEAST  4     /* the prompts' part of max_num_mixed_tokens, if the
+                              decodes leave less */
+#define MIXED_OVER   8     /* this part more ends the last prompt in line */
+
 struct sched {
     struct sched_options  options;
     int32_t               max_blocks_per_seq;
@@ -69,12 +73,12 @@ sched_check_options(const struct sched_options *o, struct err *err)
                        o->max_num_batched_tokens, o->max_model_len);
     }
     if (o->max_seqs < o->max_num_seqs || o->block_size < 1
-        || o->max_model_len < 1 || o->max_num_mixed_prefill_tokens < 0)
+        || o->max_model_len < 1 || o->max_num_mixed_tokens < 0)
     {
         return err_set(err, "max_seqs %d, block_size %d, max_model_len %d, "
-                       "max_num_mixed_prefill_tokens %d: out of range",
+                       "max_num_mixed_tokens %d: out of range",
                        o->max_seqs, o->block_size, o->max_model_len,
-                       o->max_num_mixed_prefill_tokens);
+                       o->max_num_mixed_tokens);
     }
     return OK;
 }
@@ -383,17 +387,20 @@ sched_budget(const struct sched *s)
 {
     const struct sched_options  *o = &s->options;
     const struct plan           *plan = s->plan;
-    int32_t                      budget, share;
+    int32_t                      budget, room, least;
 
     budget = o->max_num_batched_tokens - plan->num_tokens;
-    if (plan->num_decode_seqs == 0 || o->max_num_mixed_prefill_tokens == 0
+    if (plan->num_decode_seqs == 0 || o->max_num_mixed_tokens == 0
         || !o->enable_chunked_prefill)
     {
         return budget;
     }
-    share = o->max_num_mixed_prefill_tokens - plan->num_prefill_tokens;
-    share = share > 0 ? share : 0;   /* a resumed decode came after prompts */
-    return share < budget ? share : budget;
+    room = o->max_num_mixed_tokens - plan->num_tokens;
+    least = (o->max_num_mixed_tokens + MIXED_LEAST - 1) / MIXED_LEAST
+            - plan->num_prefill_tokens;
+    room = room > least ? room : least;
+    room = room > 0 ? room : 0;      /* a resumed decode came after prompts */
+    return room < budget ? room : budget;
 }
 
 static void
@@ -425,6 +432,22 @@ plan_decodes(struct sched *s)
     }
 }
 
+/* The end of a prompt that nobody waits behind is worth a step a little longer:
+ * else it takes one more. */
+static bool
+sched_may_overrun(const struct sched *s, const struct seq *seq,
+                  int32_t num_tokens, int32_t budget)
+{
+    const struct sched_options  *o = &s->options;
+    bool                         is_last;
+
+    is_last = seq->list == &s->waiting ? s->waiting.youngest == seq
+                                       : s->waiting.num_seqs == 0;
+    return is_last && budget > 0
+           && num_tokens <= budget + o->max_num_mixed_tokens / MIXED_OVER
+           && num_tokens <= o->max_num_batched_tokens - s->plan->num_tokens;
+}
+
 /* Tokens of a prompt that the rest of the budget allows; 0: not now. */
 static int32_t
 sched_chunk_tokens(const struct sched *s, const struct seq *seq)
@@ -435,7 +458,10 @@ sched_chunk_tokens(const struct sched *s, const struct seq *seq)
     if (num_tokens <= budget) {
         return num_tokens;
     }
-    return s->options.enable_chunked_prefill ? budget : 0;
+    if (!s->options.enable_chunked_prefill) {
+        return 0;
+    }
+    return sched_may_overrun(s, seq, num_tokens, budget) ? num_tokens : budget;
 }
 
 static void

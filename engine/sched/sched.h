@@ -28,12 +28,14 @@
  * a seat (max_num_seqs) and blocks for the whole prompt and the first sampled
  * token are there.  An admitted prompt therefore never waits for a block.
  *
- * Beside decodes prompts get max_num_mixed_prefill_tokens of a step and no more:
- * a crowd of arrivals is spread over steps of one length instead of making some
- * long, which every decode would sit through, and the others short, which use
- * the device badly.  Sequences that come in one after the other end so, too:
- * fewer are at their longest at once, and fewer are preempted.  A step without
- * decodes has nobody to wait for it and takes all that fits.
+ * A step with decodes takes no more than max_num_mixed_tokens, prompts no less
+ * than a quarter of it, and the last prompt in line an eighth more where that
+ * ends it: a crowd of arrivals is spread over steps of one
+ * length instead of making some long, which every decode would sit through, and
+ * the others short, which use the device badly.  Sequences that come in one after
+ * the other end so, too: fewer are at their longest at once, and fewer are
+ * preempted.  A step without decodes has nobody who waits for it and takes all
+ * that fits.
  * tests/sim/time_sched.c shows what it does to whom.
  *
  * When a decode needs a block and none is free, blocks are taken, whole
@@ -70,9 +72,8 @@ struct sched_options {
     int32_t max_seqs;                /* that exist at a time, >= max_num_seqs */
     int32_t block_size;              /* tokens */
     int32_t num_blocks;              /* with the null block */
-    int32_t max_num_mixed_prefill_tokens;  /* prompt tokens of a step with
-                                        decodes; 0: no such bound; without
-                                        chunks there is none either */
+    int32_t max_num_mixed_tokens;    /* of a step with decodes and prompts; 0:
+                                        no such bound, nor without chunks */
     bool    enable_chunked_prefill;  /* off: max_num_batched_tokens must be at
                                         least max_model_len */
 };

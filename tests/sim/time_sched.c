@@ -37,7 +37,7 @@ static const struct {
 } knobs[] = {
     { "batched", offsetof(struct settings, batched), "max_num_batched_tokens" },
     { "mixed", offsetof(struct settings, mixed),
-      "max_num_mixed_prefill_tokens" },
+      "max_num_mixed_tokens" },
     { "seqs", offsetof(struct settings, seqs), "max_num_seqs" },
     { "blocks", offsetof(struct settings, blocks), "KV blocks of 32 tokens" },
     { "ahead", offsetof(struct settings, ahead), "1: one step ahead" },
@@ -309,7 +309,7 @@ run(const struct settings *set, const struct crowd *crowd)
     struct sched_options  o = {
         .max_num_seqs = (int32_t) set->seqs,
         .max_num_batched_tokens = (int32_t) set->batched,
-        .max_num_mixed_prefill_tokens = (int32_t) set->mixed,
+        .max_num_mixed_tokens = (int32_t) set->mixed,
         .max_model_len = MODEL_LEN, .max_seqs = REQUESTS_MAX,
         .block_size = BLOCK_SIZE, .num_blocks = (int32_t) set->blocks,
         .enable_chunked_prefill = true };

@@ -328,39 +328,68 @@ without_chunks_a_prompt_is_computed_whole_or_not_at_all(void **state)
 }
 
 static void
-beside_decodes_prompts_get_their_share_and_no_more(void **state)
+a_step_with_decodes_is_short_but_never_without_prompts(void **state)
 {
     (void) state;
     struct sched          *s;
     struct sched_options   o = {
-        .max_num_seqs = 4, .max_num_batched_tokens = 16, .max_model_len = 64,
+        .max_num_seqs = 8, .max_num_batched_tokens = 16, .max_model_len = 64,
         .max_seqs = 8, .block_size = 4, .num_blocks = 60,
-        .max_num_mixed_prefill_tokens = 6, .enable_chunked_prefill = true
+        .max_num_mixed_tokens = 7, .enable_chunked_prefill = true
     };
     struct plan           *p;
 
     assert_int_equal(sched_create(&s, &o, NULL), OK);
-    (void) add(s, 1, 10, 5);
-    (void) add(s, 2, 20, 5);
-    (void) add(s, 3, 4, 5);
+    (void) add(s, 1, 10, 20);
+    (void) add(s, 2, 20, 20);
+    for (uint64_t id = 3; id <= 6; id++) {
+        (void) add(s, id, 1, 20);
+    }
+    (void) add(s, 7, 40, 2);
     p = sched_next(s, 1);                    /* nobody waits: all that fits */
     assert_int_equal(p->num_prefill_tokens, 16);
     finish_step(s, p);
-    p = sched_next(s, 2);                    /* 1 decodes: the share */
-    assert_int_equal(p->num_decode_seqs, 1);
-    assert_int_equal(p->num_prefill_tokens, 6);
-    assert_int_equal(p->num_seqs, 2);
-    finish_step(s, p);
-    p = sched_next(s, 3);
-    assert_int_equal(p->num_prefill_tokens, 6);
-    finish_step(s, p);
-    p = sched_next(s, 4);                    /* 2 ends and 3 begins in it */
-    assert_int_equal(p->num_seqs, 3);
-    assert_int_equal(p->seqs[1].num_tokens, 2);
-    assert_int_equal(p->seqs[2].num_tokens, 4);
+    for (int64_t step = 2; step <= 3; step++) {
+        p = sched_next(s, step);
+        assert_int_equal(p->num_decode_seqs, 1);
+        assert_int_equal(p->num_prefill_tokens, 6);
+        finish_step(s, p);
+    }
+    p = sched_next(s, 4);                    /* 2 ends, all the small ones */
+    assert_int_equal(p->num_tokens, 7);
+    assert_int_equal(p->num_seqs, 6);
     finish_step(s, p);
     p = sched_next(s, 5);
-    assert_int_equal(p->num_decode_seqs, 3);
+    assert_int_equal(p->num_decode_seqs, 6); /* leave 1, a quarter is 2 */
+    assert_int_equal(p->num_prefill_tokens, 2);
+    finish_step(s, p);
+    sched_destroy(s);
+}
+
+static void
+the_last_prompt_in_line_may_end_an_eighth_later(void **state)
+{
+    (void) state;
+    struct sched          *s;
+    struct sched_options   o = {
+        .max_num_seqs = 8, .max_num_batched_tokens = 32, .max_model_len = 64,
+        .max_seqs = 8, .block_size = 4, .num_blocks = 60,
+        .max_num_mixed_tokens = 16, .enable_chunked_prefill = true
+    };
+    struct plan           *p;
+
+    assert_int_equal(sched_create(&s, &o, NULL), OK);
+    (void) add(s, 1, 4, 20);
+    finish_step(s, sched_next(s, 1));
+    (void) add(s, 2, 17, 20);
+    p = sched_next(s, 2);                    /* 15 are left: 2 more */
+    assert_int_equal(p->num_tokens, 18);
+    finish_step(s, p);
+    (void) add(s, 3, 16, 20);
+    (void) add(s, 4, 1, 20);
+    p = sched_next(s, 3);                    /* 14 are left, 4 waits behind */
+    assert_int_equal(p->num_tokens, 16);
+    finish_step(s, p);
     sched_destroy(s);
 }
 
@@ -657,14 +686,16 @@ run_oldest_running(const struct run *r)
 /* A sequence that goes on with its decode may come after prompts of the step
  * that knew of none. */
 static void
-run_check_share(const struct run *r, const struct plan *p)
+run_check_mixed(const struct run *r, const struct plan *p)
 {
-    int32_t  share = r->options.max_num_mixed_prefill_tokens;
+    int32_t  most = r->options.max_num_mixed_tokens;
+    int32_t  least = (most + 3) / 4;
 
-    if (share > 0 && r->options.enable_chunked_prefill && p->num_seqs > 0
-        && p->seqs[0].decode)
+    if (most > 0 && r->options.enable_chunked_prefill && p->num_seqs > 0
+        && p->seqs[0].decode && p->num_prefill_tokens > least + most / 8)
     {
-        check_le(p->num_prefill_tokens, share);
+        check_le(p->num_tokens, most + most / 8 + p->num_decode_seqs - 1);
+        check_le(p->num_prefill_tokens, most + most / 8 - 1);
     }
 }
 
@@ -693,7 +724,7 @@ run_check_plan(const struct run *r, const struct plan *p, uint64_t oldest_id)
     }
     check_eq(num_tokens, p->num_tokens);
     check_le(num_tokens, r->options.max_num_batched_tokens);
-    run_check_share(r, p);
+    run_check_mixed(r, p);
 }
 
 /* No block of the step in flight may be another sequence's in the next. */
@@ -797,7 +828,7 @@ run_options(struct run *r)
     o->block_size = block_sizes[rnd(r, 4)];
     o->num_blocks = 2 + (int32_t) rnd(r, rnd(r, 2) == 0 ? 3 : 40);
     o->enable_chunked_prefill = rnd(r, 4) != 0;
-    o->max_num_mixed_prefill_tokens = (int32_t) rnd(r, 3) * (int32_t) rnd(r, 9);
+    o->max_num_mixed_tokens = (int32_t) rnd(r, 3) * (int32_t) rnd(r, 9);
     if (!o->enable_chunked_prefill
         && o->max_num_batched_tokens < o->max_model_len)
     {
@@ -891,7 +922,9 @@ main(int argc, char **argv)
         cmocka_unit_test(deadlines_expire_in_every_state_and_only_then),
         cmocka_unit_test(
             without_chunks_a_prompt_is_computed_whole_or_not_at_all),
-        cmocka_unit_test(beside_decodes_prompts_get_their_share_and_no_more),
+        cmocka_unit_test(
+            a_step_with_decodes_is_short_but_never_without_prompts),
+        cmocka_unit_test(the_last_prompt_in_line_may_end_an_eighth_later),
         cmocka_unit_test(the_next_step_is_planned_by_counts_alone),
         cmocka_unit_test(an_ending_sequence_gives_up_its_seat_but_not_its_life),
         cmocka_unit_test(a_step_of_newcomers_alone_is_thin_until_they_are_many),
