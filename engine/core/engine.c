@@ -396,9 +396,9 @@ engine_hear(struct engine *e)
     return is_thin && !e->stopping;
 }
 
-/* When nobody goes on from the step in flight, who comes now may have company
- * before the device is done: requests of one token that are answered together
- * are followed by others together. */
+/* When nobody goes on from the step in flight, who comes now gets company before
+ * the device is done: requests of one token that are answered together are
+ * followed by others together. */
 static void
 engine_gather(struct engine *e)
 {

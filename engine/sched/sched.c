@@ -10,7 +10,6 @@
 
 #define MIXED_LEAST  4     /* the prompts' part of max_num_mixed_tokens, if the
                               decodes leave less */
-#define MIXED_OVER   8     /* this part more ends the last prompt in line */
 
 struct sched {
     struct sched_options  options;
@@ -432,22 +431,6 @@ plan_decodes(struct sched *s)
     }
 }
 
-/* The end of a prompt that nobody waits behind is worth a step a little longer:
- * else it takes one more. */
-static bool
-sched_may_overrun(const struct sched *s, const struct seq *seq,
-                  int32_t num_tokens, int32_t budget)
-{
-    const struct sched_options  *o = &s->options;
-    bool                         is_last;
-
-    is_last = seq->list == &s->waiting ? s->waiting.youngest == seq
-                                       : s->waiting.num_seqs == 0;
-    return is_last && budget > 0
-           && num_tokens <= budget + o->max_num_mixed_tokens / MIXED_OVER
-           && num_tokens <= o->max_num_batched_tokens - s->plan->num_tokens;
-}
-
 /* Tokens of a prompt that the rest of the budget allows; 0: not now. */
 static int32_t
 sched_chunk_tokens(const struct sched *s, const struct seq *seq)
@@ -458,10 +441,7 @@ sched_chunk_tokens(const struct sched *s, const struct seq *seq)
     if (num_tokens <= budget) {
         return num_tokens;
     }
-    if (!s->options.enable_chunked_prefill) {
-        return 0;
-    }
-    return sched_may_overrun(s, seq, num_tokens, budget) ? num_tokens : budget;
+    return s->options.enable_chunked_prefill ? budget : 0;
 }
 
 static void
@@ -553,7 +533,7 @@ sched_is_thin(const struct sched *s)
     }
     for (struct seq *q = s->waiting.oldest; q != NULL; q = q->next) {
         num_tokens += q->num_tokens - q->num_computed_tokens;
-        if (num_tokens * 4 >= s->options.max_num_batched_tokens) {
+        if (num_tokens >= s->options.max_num_batched_tokens) {
             return false;
         }
     }

@@ -28,9 +28,8 @@
  * a seat (max_num_seqs) and blocks for the whole prompt and the first sampled
  * token are there.  An admitted prompt therefore never waits for a block.
  *
- * A step with decodes takes no more than max_num_mixed_tokens, prompts no less
- * than a quarter of it, and the last prompt in line an eighth more where that
- * ends it: a crowd of arrivals is spread over steps of one
+ * A step with decodes takes no more than max_num_mixed_tokens, and prompts no
+ * less than a quarter of it: a crowd of arrivals is spread over steps of one
  * length instead of making some long, which every decode would sit through, and
  * the others short, which use the device badly.  Sequences that come in one after
  * the other end so, too: fewer are at their longest at once, and fewer are
@@ -155,8 +154,8 @@ int64_t sched_next_deadline_ns(const struct sched *s);
 struct plan *sched_next(struct sched *s, int64_t now_ns);
 
 /* Whether a step planned now would be thin: no sequence of the steps in flight
- * goes on, and those that wait do not fill a quarter of a step.  While the
- * device is busy it is better to wait for more. */
+ * goes on, and those that wait do not fill one.  While the device is busy it is
+ * better to wait for more. */
 bool sched_is_thin(const struct sched *s);
 
 /* The newest plan, which is not empty, is on its way: its tokens count as

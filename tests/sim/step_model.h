@@ -1,9 +1,10 @@
 /* step_model.h - how long an H200 takes for a step of Llama-3-8B's shapes in
  * bf16, for programs that have none.
  *
- * From docs/performance.md: decode steps at 1,024 keys less their attention,
- * prompts less theirs; a decoding sequence reads 1,024 keys in 33 us, a pair of
- * a prompt's token and a key before it takes 0.5 ns. */
+ * Measured with random weights: decode steps at 1,024 keys less their attention,
+ * prompts less theirs, with the jumps where another row of tiles begins; a
+ * decoding sequence reads 1,024 keys in 33 us, a pair of a prompt's token and a
+ * key before it takes 0.5 ns. */
 #ifndef LLM_SIM_STEP_MODEL_H
 #define LLM_SIM_STEP_MODEL_H
 
@@ -16,8 +17,12 @@ step_model_products(int num_tokens)
     static const struct {
         double  num_tokens, ms;
     } points[] = {
-        { 1, 4.10 }, { 8, 4.40 }, { 32, 4.83 }, { 64, 4.93 }, { 128, 5.45 },
-        { 256, 7.65 }, { 512, 11.0 }, { 2048, 45.5 }
+        { 1, 4.17 }, { 8, 4.46 }, { 32, 5.00 }, { 64, 5.00 }, { 128, 5.28 },
+        { 256, 7.13 }, { 320, 9.65 }, { 384, 9.74 }, { 512, 11.9 },
+        { 520, 17.6 }, { 768, 18.9 }, { 832, 22.1 }, { 896, 22.2 },
+        { 1024, 24.8 }, { 1032, 30.5 }, { 1152, 30.7 }, { 1280, 33.6 },
+        { 1408, 35.9 }, { 1536, 37.2 }, { 1600, 41.1 }, { 1792, 43.1 },
+        { 1856, 46.5 }, { 2048, 48.0 }
     };
     size_t  i = 1, last = sizeof points / sizeof *points - 1;
 

@@ -367,33 +367,6 @@ a_step_with_decodes_is_short_but_never_without_prompts(void **state)
 }
 
 static void
-the_last_prompt_in_line_may_end_an_eighth_later(void **state)
-{
-    (void) state;
-    struct sched          *s;
-    struct sched_options   o = {
-        .max_num_seqs = 8, .max_num_batched_tokens = 32, .max_model_len = 64,
-        .max_seqs = 8, .block_size = 4, .num_blocks = 60,
-        .max_num_mixed_tokens = 16, .enable_chunked_prefill = true
-    };
-    struct plan           *p;
-
-    assert_int_equal(sched_create(&s, &o, NULL), OK);
-    (void) add(s, 1, 4, 20);
-    finish_step(s, sched_next(s, 1));
-    (void) add(s, 2, 17, 20);
-    p = sched_next(s, 2);                    /* 15 are left: 2 more */
-    assert_int_equal(p->num_tokens, 18);
-    finish_step(s, p);
-    (void) add(s, 3, 16, 20);
-    (void) add(s, 4, 1, 20);
-    p = sched_next(s, 3);                    /* 14 are left, 4 waits behind */
-    assert_int_equal(p->num_tokens, 16);
-    finish_step(s, p);
-    sched_destroy(s);
-}
-
-static void
 the_next_step_is_planned_by_counts_alone(void **state)
 {
     (void) state;
@@ -453,7 +426,7 @@ a_step_of_newcomers_alone_is_thin_until_they_are_many(void **state)
     assert_true(sched_is_thin(s));           /* nobody is there */
     (void) add(s, 1, 3, 1);
     assert_true(sched_is_thin(s));
-    (void) add(s, 2, 1, 1);                  /* a quarter of 16 */
+    (void) add(s, 2, 13, 1);                 /* 16 is a step */
     assert_false(sched_is_thin(s));
     struct plan  *p = sched_next(s, 1);
     sched_issued(s);                         /* both have their last token */
@@ -692,10 +665,10 @@ run_check_mixed(const struct run *r, const struct plan *p)
     int32_t  least = (most + 3) / 4;
 
     if (most > 0 && r->options.enable_chunked_prefill && p->num_seqs > 0
-        && p->seqs[0].decode && p->num_prefill_tokens > least + most / 8)
+        && p->seqs[0].decode && p->num_prefill_tokens > least)
     {
-        check_le(p->num_tokens, most + most / 8 + p->num_decode_seqs - 1);
-        check_le(p->num_prefill_tokens, most + most / 8 - 1);
+        check_le(p->num_tokens, most + p->num_decode_seqs - 1);
+        check_le(p->num_prefill_tokens, most - 1);
     }
 }
 
@@ -924,7 +897,6 @@ main(int argc, char **argv)
             without_chunks_a_prompt_is_computed_whole_or_not_at_all),
         cmocka_unit_test(
             a_step_with_decodes_is_short_but_never_without_prompts),
-        cmocka_unit_test(the_last_prompt_in_line_may_end_an_eighth_later),
         cmocka_unit_test(the_next_step_is_planned_by_counts_alone),
         cmocka_unit_test(an_ending_sequence_gives_up_its_seat_but_not_its_life),
         cmocka_unit_test(a_step_of_newcomers_alone_is_thin_until_they_are_many),
