@@ -405,7 +405,9 @@ engine_gather(struct engine *e)
     while (engine_hear(e) && engine_num_in_flight(e) > 0
            && !model_sample_is_done(e->model))
     {
+        int64_t  begin_ns = clock_now_ns();
         gen_table_wait(e->table, GATHER_NS);
+        e->wait_ns += clock_now_ns() - begin_ns;
     }
 }
 
