@@ -11,8 +11,8 @@
  * the direct predecessor only.  pdl != 0: the kernel is launched with
  * programmatic stream serialization, so its blocks may start, and do what does
  * not depend on the predecessor, while that one still runs.  The first kernel
- * of a step has 0, so a step's arrays, and keys of earlier steps, may be read
- * without a wait. */
+ * of a step after unpack, which waits like all, has 0, so a step's arrays, and
+ * keys of earlier steps, may be read without a wait. */
 #ifndef LLM_KERNELS_KERNELS_H
 #define LLM_KERNELS_KERNELS_H
 
@@ -38,7 +38,8 @@ cudaError_t attention_init(void);
 
 /* Copies the segments of a step, one after the other in pinned host memory from
  * src on, to their places, 16-byte words.  Segment 0 are token ids:
- * a negative one, -1 - k, becomes sampled[k]. */
+ * a negative one, -1 - k, becomes sampled[k].  pdl: src is read, but nothing
+ * written, while the kernel before it runs. */
 #define UNPACK_SEGMENTS_MAX  12
 struct unpack_segment {
     uint32_t dst;
@@ -48,7 +49,7 @@ struct unpack_params {
     const char            *src;
     char                  *dst;
     const int32_t         *sampled;
-    int                    num_segments;
+    int                    num_segments, pdl;
     struct unpack_segment  segments[UNPACK_SEGMENTS_MAX];
 };
 cudaError_t unpack_launch(const struct unpack_params *p, cudaStream_t stream);
