@@ -276,9 +276,17 @@ cudaError_t attention_simple_launch(const struct attention_params *p,
  * temperature of 0 or top_k 1, params are not read; any_filter: some row has
  * top_k or top_p.  state's arrays have room for num_rows rows of
  * div_ceil(vocab_size, SAMPLE_BLOCK_TOKENS) blocks; counters are zero before
- * and after.  Masked (row, id) pairs get -inf in the logits, before. */
+ * and after.  Masked (row, id) pairs get -inf in the logits, before.
+ *
+ * sample_sm90: the same on Hopper, a cluster a row, without state; where
+ * _takes() says so and no temperature is above SAMPLE_SM90_TEMPERATURE_MAX.
+ * _init(), once a device, gives cluster_max: the thread blocks that a cluster
+ * may have, 0 where there are none.  _at_once(): how many clusters the device
+ * holds, without and with filters; so many take the rows in turns.  0: there is
+ * one for every row. */
 #define SAMPLE_BLOCK_TOKENS  256
 #define SAMPLE_SLICES_MAX    64       /* thread blocks of a row */
+#define SAMPLE_SM90_TEMPERATURE_MAX  1e30f
 
 struct sample_params {
     float    temperature, top_p, min_p;
@@ -305,6 +313,8 @@ struct sample_launch {
     const float                *logits;     /* [num_rows, vocab_size] */
     int                         vocab_size, num_rows, num_sms;
     int                         all_greedy, any_filter;
+    int                         pdl, cluster_max;     /* sample_sm90 */
+    int                         clusters_at_once[2];
     const struct sample_params *params;
     int32_t                    *ids, *host_ids;
     struct sample_state         state;
@@ -313,6 +323,11 @@ cudaError_t sample_mask_launch(float *logits, int vocab_size,
                                const int32_t *masks, int num_masks,
                                cudaStream_t stream);
 cudaError_t sample_launch_rows(const struct sample_launch *p,
+                               cudaStream_t stream);
+cudaError_t sample_sm90_init(int *cluster_max);
+cudaError_t sample_sm90_at_once(int vocab_size, int clusters_at_once[2]);
+int sample_sm90_takes(const struct sample_launch *p);
+cudaError_t sample_sm90_launch(const struct sample_launch *p,
                                cudaStream_t stream);
 
 /* Copies `bytes` from block src to block dst of every plane: planes are
