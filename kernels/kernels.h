@@ -11,8 +11,8 @@
  * the direct predecessor only.  pdl != 0: the kernel is launched with
  * programmatic stream serialization, so its blocks may start, and do what does
  * not depend on the predecessor, while that one still runs.  The first kernel
- * of a step has 0, so a step's arrays, and keys of earlier steps, may be read
- * without a wait. */
+ * of a step after unpack, which waits like all, has 0, so a step's arrays, and
+ * keys of earlier steps, may be read without a wait. */
 #ifndef LLM_KERNELS_KERNELS_H
 #define LLM_KERNELS_KERNELS_H
 
@@ -38,7 +38,8 @@ cudaError_t attention_init(void);
 
 /* Copies the segments of a step, one after the other in pinned host memory from
  * src on, to their places, 16-byte words.  Segment 0 are token ids:
- * a negative one, -1 - k, becomes sampled[k]. */
+ * a negative one, -1 - k, becomes sampled[k].  pdl: src is read, but nothing
+ * written, while the kernel before it runs. */
 #define UNPACK_SEGMENTS_MAX  12
 struct unpack_segment {
     uint32_t dst;
@@ -48,7 +49,7 @@ struct unpack_params {
     const char            *src;
     char                  *dst;
     const int32_t         *sampled;
-    int                    num_segments;
+    int                    num_segments, pdl;
     struct unpack_segment  segments[UNPACK_SEGMENTS_MAX];
 };
 cudaError_t unpack_launch(const struct unpack_params *p, cudaStream_t stream);
@@ -275,9 +276,17 @@ cudaError_t attention_simple_launch(const struct attention_params *p,
  * temperature of 0 or top_k 1, params are not read; any_filter: some row has
  * top_k or top_p.  state's arrays have room for num_rows rows of
  * div_ceil(vocab_size, SAMPLE_BLOCK_TOKENS) blocks; counters are zero before
- * and after.  Masked (row, id) pairs get -inf in the logits, before. */
+ * and after.  Masked (row, id) pairs get -inf in the logits, before.
+ *
+ * sample_sm90: the same on Hopper, a cluster a row, without state; where
+ * _takes() says so and no temperature is above SAMPLE_SM90_TEMPERATURE_MAX.
+ * _init(), once a device, gives cluster_max: the thread blocks that a cluster
+ * may have, 0 where there are none.  _at_once(): how many clusters the device
+ * holds, without and with filters; so many take the rows in turns.  0: there is
+ * one for every row. */
 #define SAMPLE_BLOCK_TOKENS  256
 #define SAMPLE_SLICES_MAX    64       /* thread blocks of a row */
+#define SAMPLE_SM90_TEMPERATURE_MAX  1e30f
 
 struct sample_params {
     float    temperature, top_p, min_p;
@@ -304,6 +313,8 @@ struct sample_launch {
     const float                *logits;     /* [num_rows, vocab_size] */
     int                         vocab_size, num_rows, num_sms;
     int                         all_greedy, any_filter;
+    int                         pdl, cluster_max;     /* sample_sm90 */
+    int                         clusters_at_once[2];
     const struct sample_params *params;
     int32_t                    *ids, *host_ids;
     struct sample_state         state;
@@ -312,6 +323,11 @@ cudaError_t sample_mask_launch(float *logits, int vocab_size,
                                const int32_t *masks, int num_masks,
                                cudaStream_t stream);
 cudaError_t sample_launch_rows(const struct sample_launch *p,
+                               cudaStream_t stream);
+cudaError_t sample_sm90_init(int *cluster_max);
+cudaError_t sample_sm90_at_once(int vocab_size, int clusters_at_once[2]);
+int sample_sm90_takes(const struct sample_launch *p);
+cudaError_t sample_sm90_launch(const struct sample_launch *p,
                                cudaStream_t stream);
 
 /* Copies `bytes` from block src to block dst of every plane: planes are

@@ -62,7 +62,8 @@ append(struct model *m, struct batch *b, int seq, int len, int position,
         .num_logits = num_logits });
 }
 
-/* Steps issued one ahead; every id of a step is the last one's. */
+/* Steps issued one ahead; every id of a step is the last one's.  From the ids of
+ * one step to those of a later one: whole steps, none of them half over. */
 static double
 ahead_ms(struct model *m, struct batch *b, int steps)
 {
@@ -71,7 +72,6 @@ ahead_ms(struct model *m, struct batch *b, int steps)
     struct err                err = { 0 };
     int64_t                   t0 = 0;
     for (int i = 0; i < steps + WARMUP; i++) {
-        t0 = i == WARMUP ? clock_now_ns() : t0;
         for (int row = 0; row < b->num_tokens && i > 0; row++) {
             b->input_ids[row] = INPUT_SAMPLED(row);
         }
@@ -80,12 +80,14 @@ ahead_ms(struct model *m, struct batch *b, int steps)
         if (i > 0) {
             stop_on(model_sampled(m, ids, &err), &err);
         }
+        t0 = i == WARMUP ? clock_now_ns() : t0;    /* ids of WARMUP - 1 */
     }
     stop_on(model_sampled(m, ids, &err), &err);
+    double  ms = ms_since(t0) / steps;
     for (int row = 0; row < b->num_tokens; row++) {
         b->input_ids[row] = ids[row];
     }
-    return ms_since(t0) / steps;
+    return ms;
 }
 
 /* The best of several; what is issued is b's step. */

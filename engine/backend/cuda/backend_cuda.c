@@ -376,7 +376,9 @@ open_device(struct cuda_backend *cb, struct err *err)
         || !cuda_keep(cb, cudaStreamCreateWithFlags(&cb->stream,
                                                     cudaStreamNonBlocking),
                       "cudaStreamCreate")
-        || !cuda_keep(cb, attention_init(), "attention_init"))
+        || !cuda_keep(cb, attention_init(), "attention_init")
+        || !cuda_keep(cb, sample_sm90_init(&cb->sample_cluster_max),
+                      "sample_sm90_init"))
     {
         return err_set(err, "%s", cb->failure.message);
     }

@@ -195,6 +195,9 @@ struct cuda_backend {
     /* sampling */
     int32_t                 *sampled;    /* device, [max_num_logits] */
     int                      num_sampled;    /* rows of the last sample() */
+    int                      sample_cluster_max;    /* of sample_launch, */
+    int                      sample_at_once[2];     /* for this vocabulary: */
+    int                      sample_vocab;
     struct sample_state      sampling;   /* scratch, device */
     size_t                   sampling_words;
     struct cuda_sample       samples[SAMPLES_IN_FLIGHT];

@@ -399,7 +399,8 @@ pack_step(struct cuda_backend *cb, const struct step_inputs *in)
     struct packer  p = { .cb = cb, .half = &cb->half[cb->num_steps % 2] };
     int32_t       *tables = cb->seq_tables, *rows = cb->seq_rows;
     p.params = (struct unpack_params) {
-        .src = p.half->host, .dst = cb->step_device, .sampled = cb->sampled };
+        .src = p.half->host, .dst = cb->step_device, .sampled = cb->sampled,
+        .pdl = cb->pdl };
     (void) cuda_keep(cb, cudaEventSynchronize(p.half->unpacked),
                      "the step before the last");
     /* the ids come first: see unpack_params */
