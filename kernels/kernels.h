@@ -77,8 +77,8 @@ cudaError_t random_launch(void *p, enum kernel_dtype dtype, int64_t n,
 
 /* y[i] = round(x[r] * rsqrt(mean(x[r]^2) + eps) * weight), r = rows == NULL ? i
  * : rows[i].  x [.., n] and y [num, n] in T, weight [n] fp32.  add != NULL: x[r]
- * = round(x[r] + add[r]) first, and stored (rows, if any, then differ).  One
- * block a row; the order of the sum depends on n alone. */
+ * = round(x[r] + add[r]) first, and stored (rows, if any, then differ).  The
+ * order of the sum depends on n alone. */
 struct norm_params {
     void                *y;
     void                *x;              /* written with `add` only */
@@ -161,6 +161,28 @@ struct gemv_params {
 };
 int gemv_takes(const struct gemv_params *p);
 cudaError_t gemv_launch(const struct gemv_params *p, cudaStream_t stream);
+
+/* A product of many rows with everything after it, on Hopper:
+ *   a = round(x w^T + bias); silu_mul: w [2 n, k], gate rows first: y =
+ *   round(silu(a_gate) * a_up); add: y = round(y + a); neither: y = a
+ * x [num, k], y [num, n], w of `dtype`, bf16 or f16; bias fp32 or NULL.
+ * gemm_large_takes(): n and k multiples of 8, all 16-byte aligned.  tile: rows
+ * of w that a block multiplies at once, 256, 128 or, without silu_mul, 192;
+ * gemm_large_tile() says which is likely the fastest. */
+struct gemm_large_params {
+    void                *y;
+    const void          *x, *w;
+    const float         *bias;
+    enum kernel_dtype    dtype;
+    int                  num, n, k;
+    int                  add, silu_mul;
+    int                  tile, num_sms;
+    int                  pdl;
+};
+int gemm_large_takes(const struct gemm_large_params *p);
+int gemm_large_tile(const struct gemm_large_params *p);
+cudaError_t gemm_large_launch(const struct gemm_large_params *p,
+                              cudaStream_t stream);
 
 /* The paged cache of one layer, [block][kv_head][token][head_dim]. */
 struct kv_layer {

@@ -74,6 +74,36 @@ barrier_wait(uint64_t *barrier, unsigned int parity)
                  "}\n" :: "r"(smem_u32(barrier)), "r"(parity) : "memory");
 }
 
+/* ---- clusters ---- */
+static __device__ __forceinline__ unsigned int
+cluster_rank(void)
+{
+    unsigned int  rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;\n" : "=r"(rank));
+    return rank;
+}
+
+/* All threads of all blocks of the cluster. */
+static __device__ __forceinline__ void
+cluster_sync(void)
+{
+    asm volatile("barrier.cluster.arrive.release.aligned;\n"
+                 "barrier.cluster.wait.acquire.aligned;\n" ::: "memory");
+}
+
+/* barrier_arrive() at the same barrier of block `rank` of the cluster.  Without
+ * .release.cluster, which is a fence of the whole GPU and costs a microsecond:
+ * for readers of what TMA wrote, who have nothing to make visible. */
+static __device__ __forceinline__ void
+barrier_arrive_at(uint64_t *barrier, unsigned int rank)
+{
+    asm volatile("{\n"
+                 ".reg .b32 there;\n"
+                 "mapa.shared::cluster.u32 there, %0, %1;\n"
+                 "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+                 "}\n" :: "r"(smem_u32(barrier)), "r"(rank) : "memory");
+}
+
 /* ---- TMA: one box of a 2-D map into shared memory; its bytes count for barrier */
 static __device__ __forceinline__ void
 tma_load_2d(void *dst, const CUtensorMap *map, int col, int row, uint64_t *barrier)
@@ -82,6 +112,54 @@ tma_load_2d(void *dst, const CUtensorMap *map, int col, int row, uint64_t *barri
                  ".mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];\n"
                  :: "r"(smem_u32(dst)), "l"(map), "r"(col), "r"(row),
                     "r"(smem_u32(barrier)) : "memory");
+}
+
+/* The same into every block of the cluster in `blocks`, at dst's offset and for
+ * the barrier at barrier's. */
+static __device__ __forceinline__ void
+tma_load_2d_multicast(void *dst, const CUtensorMap *map, int col, int row,
+                      uint64_t *barrier, uint16_t blocks)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile"
+                 ".mbarrier::complete_tx::bytes.multicast::cluster"
+                 " [%0], [%1, {%2, %3}], [%4], %5;\n"
+                 :: "r"(smem_u32(dst)), "l"(map), "r"(col), "r"(row),
+                    "r"(smem_u32(barrier)), "h"(blocks) : "memory");
+}
+
+/* A box of shared memory to where the map says, or added to what is there,
+ * rounded; nothing outside of the matrix is written. */
+static __device__ __forceinline__ void
+tma_store_2d(const CUtensorMap *map, const void *src, int col, int row)
+{
+    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group"
+                 " [%0, {%1, %2}], [%3];\n"
+                 :: "l"(map), "r"(col), "r"(row), "r"(smem_u32(src))
+                 : "memory");
+}
+
+static __device__ __forceinline__ void
+tma_add_2d(const CUtensorMap *map, const void *src, int col, int row)
+{
+    asm volatile("cp.reduce.async.bulk.tensor.2d.global.shared::cta.add.tile"
+                 ".bulk_group [%0, {%1, %2}], [%3];\n"
+                 :: "l"(map), "r"(col), "r"(row), "r"(smem_u32(src))
+                 : "memory");
+}
+
+static __device__ __forceinline__ void
+tma_store_commit(void)
+{
+    asm volatile("cp.async.bulk.commit_group;\n" ::: "memory");
+}
+
+/* Until all but the last PENDING groups of this thread have read what they
+ * store. */
+template <int PENDING> static __device__ __forceinline__ void
+tma_store_wait(void)
+{
+    asm volatile("cp.async.bulk.wait_group.read %0;\n" :: "n"(PENDING)
+                 : "memory");
 }
 
 static __device__ __forceinline__ void
@@ -208,6 +286,53 @@ static __device__ __forceinline__ void
 wgmma_ss(float (&d)[64], uint64_t a, uint64_t b, int add, __half)
 {
     SM90_WGMMA_SS("f16");
+}
+
+/* The same, 64 x 192 and 64 x 256. */
+#define SM90_D96_TEXT                                                         \
+    SM90_D64_TEXT ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, " \
+    "%75, %76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, "  \
+    "%89, %90, %91, %92, %93, %94, %95"
+#define SM90_D128_TEXT                                                        \
+    SM90_D96_TEXT ", %96, %97, %98, %99, %100, %101, %102, %103, %104, "      \
+    "%105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, "      \
+    "%116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+#define SM90_WGMMA_SS_192(TYPE)                                               \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %98, 0;\n"                 \
+                 "wgmma.mma_async.sync.aligned.m64n192k16.f32." TYPE "." TYPE \
+                 " {" SM90_D96_TEXT "}, %96, %97, p, 1, 1, 0, 0;\n}\n"        \
+                 : SM90_D32(d, 0), SM90_D32(d, 32), SM90_D32(d, 64)           \
+                 : "l"(a), "l"(b), "r"(add))
+#define SM90_WGMMA_SS_256(TYPE)                                               \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"                \
+                 "wgmma.mma_async.sync.aligned.m64n256k16.f32." TYPE "." TYPE \
+                 " {" SM90_D128_TEXT "}, %128, %129, p, 1, 1, 0, 0;\n}\n"     \
+                 : SM90_D32(d, 0), SM90_D32(d, 32), SM90_D32(d, 64),          \
+                   SM90_D32(d, 96)                                            \
+                 : "l"(a), "l"(b), "r"(add))
+
+static __device__ __forceinline__ void
+wgmma_ss(float (&d)[96], uint64_t a, uint64_t b, int add, __nv_bfloat16)
+{
+    SM90_WGMMA_SS_192("bf16");
+}
+
+static __device__ __forceinline__ void
+wgmma_ss(float (&d)[96], uint64_t a, uint64_t b, int add, __half)
+{
+    SM90_WGMMA_SS_192("f16");
+}
+
+static __device__ __forceinline__ void
+wgmma_ss(float (&d)[128], uint64_t a, uint64_t b, int add, __nv_bfloat16)
+{
+    SM90_WGMMA_SS_256("bf16");
+}
+
+static __device__ __forceinline__ void
+wgmma_ss(float (&d)[128], uint64_t a, uint64_t b, int add, __half)
+{
+    SM90_WGMMA_SS_256("f16");
 }
 
 /* d [64 x 128 or 64] += a [64 x 16] b [16 x 128 or 64]: a in registers, b with

@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/backend/backend_load.h"
+#include "engine/backend/cuda/backend_cuda.h"
+
 struct linear_case {
     enum dtype            dtype, w_dtype;
     int                   num, in, out;
@@ -204,6 +207,40 @@ test_linear_with_weights_of_another_dtype(void)
             .out = 40, .bias = true,
             .epilogue = (enum linear_epilogue) (i % 3) });
     }
+}
+
+/* The kernel for many rows, which a backend that times nothing always takes:
+ * shapes that each tile is proposed for, with edges on all sides. */
+void
+test_linear_of_many_rows_with_every_epilogue(void)
+{
+    static const struct {
+        int  num, in, out;
+    } cases[] = { { 257, 136, 200 }, { 300, 64, 2200 }, { 511, 24, 3304 },
+                  { 301, 1024, 96 } };
+    struct backend  *timed = run.cuda;
+    struct err       err = { 0 };
+    if (run.cuda->ops->sample == NULL || run.simple) {
+        printf("#   skipped: %s has no such kernel\n", run.cuda->ops->name);
+        return;
+    }
+    require(backend_load_cuda(&run.cuda, &(struct backend_cuda_options) {
+        .abi = BACKEND_CUDA_ABI, .no_tuning = true }, &err), &err,
+        "a backend more");
+    reserve(run.cuda);
+    for (int dtype = DTYPE_BF16; dtype <= DTYPE_F16; dtype++) {
+        for (int i = 0; i < (run.small ? 1 : 4); i++) {
+            for (int v = 0; v < 6; v++) {
+                linear_one(&(struct linear_case) {
+                    .dtype = (enum dtype) dtype, .w_dtype = (enum dtype) dtype,
+                    .num = cases[i].num, .in = cases[i].in,
+                    .out = cases[i].out, .bias = v & 1, .norm = i == 0,
+                    .epilogue = (enum linear_epilogue) (v >> 1) });
+            }
+        }
+    }
+    run.cuda->ops->destroy(run.cuda);
+    run.cuda = timed;
 }
 
 static struct tensor

@@ -9,7 +9,8 @@
  *   cuda_linear.c   linear() and lm_head()
  *   cuda_attention.c  rope, append and attention
  *   cuda_gemm.c     cuBLASLt
- *   cuda_tune.c     its algorithms, kept in a file
+ *   cuda_large.c    products of many rows by a kernel of ours
+ *   cuda_tune.c     which of all these, as timed, kept in a file
  *   cuda_sample.c   token ids from logits
  *   cuda_timing.c   how long steps take and what is between them
  *
@@ -65,13 +66,15 @@ struct weight {
 /* One product shape and the algorithm chosen for it. */
 struct cuda_gemm_key {
     int64_t n, k, num;
-    int32_t dtype, out_dtype, flags;     /* 1: bias, 2: add */
+    int32_t dtype, out_dtype, flags;     /* 1: bias, 2: add, 4: silu_mul, 8:
+                                            of cuda_large.c */
     int32_t used;
 };
 
 struct cuda_gemm_plan {
     struct cuda_gemm_key    key;
     bool                    found;      /* false: cuBLASLt takes it not */
+    int32_t                 large;      /* of cuda_large.c: its tile, or 0 */
     cublasLtMatmulAlgo_t    algo;
 };
 
@@ -267,6 +270,20 @@ int cuda_gemm_init(struct cuda_backend *cb, struct err *err);
 void cuda_gemm_destroy(struct cuda_backend *cb);
 struct cuda_gemm_plan *cuda_gemm_place(struct cuda_backend *cb,
                                        const struct cuda_gemm_key *key);
+
+/* Median ms of some runs of issue(cb, what), with a cold cache; negative when
+ * it does not run.  May that be done now?  The rows that share a choice with
+ * `num`. */
+float cuda_gemm_time(struct cuda_backend *cb,
+                     bool (*issue)(struct cuda_backend *cb, const void *what),
+                     const void *what);
+bool cuda_gemm_may_time(const struct cuda_backend *cb);
+int64_t cuda_gemm_bucket(int64_t num);
+
+/* cuda_large.c: linear() of more than CUDA_DECODE_ROWS_MAX rows in one kernel,
+ * where that is faster; false, and nothing done, where not.  x normed. */
+bool cuda_linear_large(struct cuda_backend *cb, const struct linear_args *args,
+                       const void *x, int num);
 
 /* cuda_tune.c: reads the choices of earlier runs; writes them when there are
  * new ones.  A file that cannot be used is as none. */

@@ -212,7 +212,9 @@ cuda_linear(struct backend *be, const struct linear_args *args)
         x = norm_rows(cb, &args->x, &args->norm, NULL, num);
     }
     cuda_flush(cb);
-    if (!linear_gemv(cb, args, x, num) && !linear_direct(cb, args, x, num)) {
+    if (!linear_gemv(cb, args, x, num) && !cuda_linear_large(cb, args, x, num)
+        && !linear_direct(cb, args, x, num))
+    {
         linear_through_fp32(cb, args, x, num);
     }
 }
