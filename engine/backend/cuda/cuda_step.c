@@ -10,7 +10,8 @@
  * shape whatever it is batched with, with three exceptions: when the step needs
  * more splits than there is room for, chunks double until it fits; when it
  * leaves most of the GPU without work, chunks are halved down to one tile; and
- * in large steps on Hopper cuda_plan.c cuts them for all warps to end together.  Batch-invariant, there is room for any step's splits and none of these.
+ * in large steps on Hopper cuda_plan.c cuts them so that all warps end together.
+ * Batch-invariant, there is room for any step's splits and none of these.
  * Longer queries are cut into items of ATTENTION_ROWS rows, the last rows
  * first, because they see the most keys. */
 #include "engine/backend/cuda/cuda_internal.h"
