@@ -375,7 +375,8 @@ open_device(struct cuda_backend *cb, struct err *err)
         || !cuda_keep(cb, cudaStreamCreateWithFlags(&cb->stream,
                                                     cudaStreamNonBlocking),
                       "cudaStreamCreate")
-        || !cuda_keep(cb, attention_init(), "attention_init"))
+        || !cuda_keep(cb, attention_init(), "attention_init")
+        || !cuda_keep(cb, gemm_init(&cb->gemm_limits), "gemm_init"))
     {
         return err_set(err, "%s", cb->failure.message);
     }
