@@ -38,8 +38,8 @@ const struct option  engine_options_table[] = {
       "keeps what was found to be the fastest matrix products on this GPU from "
       "one start to the next; made when it is not there", 0, 0, NULL },
     { "batch-invariant", OPTION_BOOL, F(batch_invariant), "false", NULL,
-      "on a GPU: the same tokens whatever else is in the batch; two to three "
-      "times as slow",
+      "on a GPU: the same tokens whatever else is in the batch; slower, prompts "
+      "most of all",
       0, 0, NULL },
     { "kv-cache-memory-bytes", OPTION_INT, F(kv_cache_memory_bytes), "0",
       "BYTES", "memory of the KV cache; 0: what gpu-memory-utilization leaves, "

@@ -19,6 +19,7 @@
  * that what the GPU works on at a time stays in its L2 cache.
  * Source: PTX ISA 8.5. */
 #include "kernels/kv_map.cuh"
+#include "kernels/wgmma.cuh"
 
 #define BLOCK_ROWS  128      /* of x, of a block */
 #define CLUSTER     2
@@ -91,7 +92,7 @@ template <int TILE> static __device__ __forceinline__ void
 load_w(const struct large_maps &maps, struct large_smem<TILE> *smem, int stage,
        int k, int row)
 {
-    int  half = static_cast<int>(cluster_rank()) * (TILE / 2);
+    int  half = cluster_rank() * (TILE / 2);
     tma_load_2d_multicast(smem->w[stage] + half * STAGE_K, &maps.w, k, row,
                           &smem->full[stage], (1 << CLUSTER) - 1);
 }
@@ -105,7 +106,7 @@ produce(const struct gemm_large_params &p, const struct large_maps &maps,
     constexpr int  stages = num_stages<TILE>, half = TILE / 2;
     constexpr int  bytes = (BLOCK_ROWS + TILE) * STAGE_K * 2;
     constexpr int  cols = SILU ? half : TILE;
-    int  rank = static_cast<int>(cluster_rank());
+    int  rank = cluster_rank();
     int  tiles = num_tiles(p, cols), step = gridDim.x / CLUSTER;
     int  num_k = (p.k + STAGE_K - 1) / STAGE_K, early = min(stages, num_k);
     struct ring<stages>  at = { 0, 1 };
@@ -284,7 +285,7 @@ consume(const struct gemm_large_params &p, const struct large_maps &maps,
     constexpr int  stages = num_stages<TILE>;
     constexpr int  cols = SILU ? TILE / 2 : TILE;
     int    group = threadIdx.x / WARPGROUP - 1, slot = 0;
-    int    rank = static_cast<int>(cluster_rank());
+    int    rank = cluster_rank();
     int    tiles = num_tiles(p, cols), step = gridDim.x / CLUSTER;
     int    num_k = (p.k + STAGE_K - 1) / STAGE_K, lead = min(LEAD, num_k);
     float  acc[TILE / 2];

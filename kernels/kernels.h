@@ -89,6 +89,9 @@ struct norm_params {
     int                  num, n;
     float                eps;
     int                  pdl;
+    int                  early;          /* the next kernel may start before
+                                            this one's wait has ended: it keeps
+                                            those after it back itself */
 };
 cudaError_t norm_launch(const struct norm_params *p, cudaStream_t stream);
 
@@ -161,6 +164,31 @@ struct gemv_params {
 };
 int gemv_takes(const struct gemv_params *p);
 cudaError_t gemv_launch(const struct gemv_params *p, cudaStream_t stream);
+
+/* The same of up to GEMM_ROWS_MAX rows on Hopper, without norm() and rows:
+ *   y_f32:    y = x w^T + bias, fp32; else a = round(x w^T + bias) and
+ *   silu_mul, add, neither: as above.
+ * A row of y depends on that row of x alone, bit for bit, not on num.
+ * gemm_takes(), for any num: k a multiple of 64, n of 16 (silu_mul: 8), x, w
+ * and y 16-byte aligned.  gemm_init() once per process and device: what the device runs at
+ * once; none where it is no Hopper GPU. */
+#define GEMM_ROWS_MAX    256
+#define GEMM_SPLITS_MAX  4
+struct gemm_limits {
+    int                  clusters[GEMM_SPLITS_MAX + 1];  /* of so many blocks */
+};
+struct gemm_params {
+    void                     *y;
+    const void               *x, *w;
+    const float              *bias;
+    const struct gemm_limits *limits;
+    enum kernel_dtype         dtype;
+    int                       num, n, k;
+    int                       add, silu_mul, y_f32, overlap;
+};
+cudaError_t gemm_init(struct gemm_limits *out);
+int gemm_takes(const struct gemm_params *p);
+cudaError_t gemm_launch(const struct gemm_params *p, cudaStream_t stream);
 
 /* A product of many rows with everything after it, on Hopper:
  *   a = round(x w^T + bias); silu_mul: w [2 n, k], gate rows first: y =

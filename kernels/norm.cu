@@ -70,6 +70,9 @@ template <typename T, int V> static __global__ void __launch_bounds__(THREADS)
 norm_kernel(struct norm_params p)
 {
     using X = struct vector<T, V>;
+    if (p.early) {
+        pdl_launch_next();
+    }
     pdl_wait();
     size_t     row = p.rows == NULL ? blockIdx.x : p.rows[blockIdx.x];
     X         *x = reinterpret_cast<X *>(static_cast<T *>(p.x) + row * p.n);
@@ -93,7 +96,9 @@ norm_kernel(struct norm_params p)
         sum += sum_squares<T, V>(load_row<T, V>(x, add, i));
     }
     sum = block_sum(sum);
-    pdl_launch_next();
+    if (!p.early) {
+        pdl_launch_next();
+    }
     float  r = __frsqrt_rn(sum / static_cast<float>(p.n) + p.eps);
 #pragma unroll
     for (int k = 0; k < KEPT; k++) {

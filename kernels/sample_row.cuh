@@ -84,14 +84,6 @@ cluster_wait(void)
     asm volatile("barrier.cluster.wait.acquire.aligned;\n" ::: "memory");
 }
 
-static __device__ __forceinline__ void
-cluster_sync(void)
-{
-    __syncwarp();
-    cluster_arrive();
-    cluster_wait();
-}
-
 /* The address of p in the shared memory of another block of the row. */
 static __device__ __forceinline__ unsigned int
 at_peer(const void *p, int rank)

@@ -75,18 +75,19 @@ barrier_wait(uint64_t *barrier, unsigned int parity)
 }
 
 /* ---- clusters ---- */
-static __device__ __forceinline__ unsigned int
+static __device__ __forceinline__ int
 cluster_rank(void)
 {
-    unsigned int  rank;
+    int  rank;
     asm volatile("mov.u32 %0, %%cluster_ctarank;\n" : "=r"(rank));
     return rank;
 }
 
-/* All threads of all blocks of the cluster. */
+/* All threads of the cluster that have not ended, whole warps. */
 static __device__ __forceinline__ void
 cluster_sync(void)
 {
+    __syncwarp();
     asm volatile("barrier.cluster.arrive.release.aligned;\n"
                  "barrier.cluster.wait.acquire.aligned;\n" ::: "memory");
 }
@@ -286,53 +287,6 @@ static __device__ __forceinline__ void
 wgmma_ss(float (&d)[64], uint64_t a, uint64_t b, int add, __half)
 {
     SM90_WGMMA_SS("f16");
-}
-
-/* The same, 64 x 192 and 64 x 256. */
-#define SM90_D96_TEXT                                                         \
-    SM90_D64_TEXT ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, " \
-    "%75, %76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, "  \
-    "%89, %90, %91, %92, %93, %94, %95"
-#define SM90_D128_TEXT                                                        \
-    SM90_D96_TEXT ", %96, %97, %98, %99, %100, %101, %102, %103, %104, "      \
-    "%105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, "      \
-    "%116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
-#define SM90_WGMMA_SS_192(TYPE)                                               \
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %98, 0;\n"                 \
-                 "wgmma.mma_async.sync.aligned.m64n192k16.f32." TYPE "." TYPE \
-                 " {" SM90_D96_TEXT "}, %96, %97, p, 1, 1, 0, 0;\n}\n"        \
-                 : SM90_D32(d, 0), SM90_D32(d, 32), SM90_D32(d, 64)           \
-                 : "l"(a), "l"(b), "r"(add))
-#define SM90_WGMMA_SS_256(TYPE)                                               \
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"                \
-                 "wgmma.mma_async.sync.aligned.m64n256k16.f32." TYPE "." TYPE \
-                 " {" SM90_D128_TEXT "}, %128, %129, p, 1, 1, 0, 0;\n}\n"     \
-                 : SM90_D32(d, 0), SM90_D32(d, 32), SM90_D32(d, 64),          \
-                   SM90_D32(d, 96)                                            \
-                 : "l"(a), "l"(b), "r"(add))
-
-static __device__ __forceinline__ void
-wgmma_ss(float (&d)[96], uint64_t a, uint64_t b, int add, __nv_bfloat16)
-{
-    SM90_WGMMA_SS_192("bf16");
-}
-
-static __device__ __forceinline__ void
-wgmma_ss(float (&d)[96], uint64_t a, uint64_t b, int add, __half)
-{
-    SM90_WGMMA_SS_192("f16");
-}
-
-static __device__ __forceinline__ void
-wgmma_ss(float (&d)[128], uint64_t a, uint64_t b, int add, __nv_bfloat16)
-{
-    SM90_WGMMA_SS_256("bf16");
-}
-
-static __device__ __forceinline__ void
-wgmma_ss(float (&d)[128], uint64_t a, uint64_t b, int add, __half)
-{
-    SM90_WGMMA_SS_256("f16");
 }
 
 /* d [64 x 128 or 64] += a [64 x 16] b [16 x 128 or 64]: a in registers, b with

@@ -90,6 +90,8 @@ void test_uploads_of_any_size_and_address_arrive(void);
 void test_embed_gives_the_same_bits(void);
 void test_linear_with_every_epilogue(void);
 void test_linear_of_many_rows_with_every_epilogue(void);
+void test_linear_of_decode_steps(void);
+void test_batch_invariant_products_do_not_depend_on_the_rows(void);
 void test_linear_with_weights_of_another_dtype(void);
 void test_lm_head_takes_the_wanted_rows_only(void);
 void test_rope_and_append_write_their_slots_only(void);

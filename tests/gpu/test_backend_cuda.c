@@ -33,6 +33,8 @@ static const struct {
     TEST(embed_gives_the_same_bits),
     TEST(linear_with_every_epilogue),
     TEST(linear_of_many_rows_with_every_epilogue),
+    TEST(linear_of_decode_steps),
+    TEST(batch_invariant_products_do_not_depend_on_the_rows),
     TEST(linear_with_weights_of_another_dtype),
     TEST(lm_head_takes_the_wanted_rows_only),
     TEST(rope_and_append_write_their_slots_only),

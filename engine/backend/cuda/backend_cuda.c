@@ -378,7 +378,8 @@ open_device(struct cuda_backend *cb, struct err *err)
                       "cudaStreamCreate")
         || !cuda_keep(cb, attention_init(), "attention_init")
         || !cuda_keep(cb, sample_sm90_init(&cb->sample_cluster_max),
-                      "sample_sm90_init"))
+                      "sample_sm90_init")
+        || !cuda_keep(cb, gemm_init(&cb->gemm_limits), "gemm_init"))
     {
         return err_set(err, "%s", cb->failure.message);
     }

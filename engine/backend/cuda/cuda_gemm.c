@@ -10,8 +10,9 @@
  * is being recorded, nor when a time limit is used up: then the heuristic's
  * first is taken.
  *
- * Batch-invariant: one algorithm for any number of rows, without split sums, so
- * that an output's sum over k has one order. */
+ * Batch-invariant, for what gemm_sm90.cu does not take: one algorithm for any
+ * number of rows, without split sums, so that an output's sum over k has one
+ * order. */
 #include "engine/backend/cuda/cuda_internal.h"
 
 #include <stdlib.h>

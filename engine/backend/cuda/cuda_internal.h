@@ -140,6 +140,7 @@ struct cuda_backend {
     int                      device_idx;
     bool                     simple_kernels, graphs, pdl, invariant;
     int                      num_sms;
+    struct gemm_limits       gemm_limits;
     cudaStream_t             stream;
     bool                     failed;     /* sticky */
     struct err               failure;
