@@ -20,6 +20,7 @@
 #include <cuda_runtime_api.h>
 
 #include "kernels/attention_items.h"
+#include "kernels/decode_fused.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -53,6 +53,7 @@ static const struct {
     TEST(sampling_equals_the_host_bit_for_bit),
     TEST(sampled_ids_reach_the_next_step_and_the_host_in_order),
     TEST(recorded_steps_equal_issued_ones_bit_for_bit),
+    TEST(small_steps_in_one_launch_equal_kernel_by_kernel),
     TEST(batch_invariant_rows_do_not_depend_on_their_company),
     TEST(a_gemm_cache_is_read_and_a_broken_one_made_anew),
     TEST(engine_writes_what_transformers_wrote),

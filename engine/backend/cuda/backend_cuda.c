@@ -9,6 +9,7 @@
 
 #define COMPUTE_MAJOR_MIN  8      /* bf16 tensor cores, cp.async */
 #define PDL_MAJOR_MIN      9
+#define FUSED_MAJOR        9
 #define PAGE_BYTES         ((uintptr_t) 4096)
 #define PIN_BYTES_MIN      ((size_t) 1 << 20)
 
@@ -418,6 +419,8 @@ backend_cuda_create(struct backend **out, const struct backend_cuda_options *o,
     cb->graphs = !o->no_graphs;
     cb->pdl = !o->no_pdl && prop.major >= PDL_MAJOR_MIN;
     cb->invariant = o->batch_invariant;
+    cb->fuses = !o->no_fused && !o->simple_kernels && !o->batch_invariant
+                && prop.major == FUSED_MAJOR;
     cb->tune = !o->no_tuning && !o->simple_kernels && !o->batch_invariant;
     if (o->gemm_cache != NULL && o->gemm_cache[0] != '\0') {
         cb->tune_path = strdup(o->gemm_cache);

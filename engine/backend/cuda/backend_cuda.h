@@ -13,7 +13,8 @@
  * Linear layers go through cuBLASLt with fp32 accumulation and a workspace of
  * our own, with few rows through kernels/gemv.cu, large ones of decode steps on
  * Hopper through kernels/gemm_sm90.cu; everything else is in kernels/ too.
- * Steps of one token a sequence are recorded as CUDA graphs, see cuda_graph.c.
+ * Steps of one token a sequence are recorded as CUDA graphs, see cuda_graph.c;
+ * of at most eight sequences they are one kernel on Hopper, see cuda_fuse.c.
  * Weights are copied to the device in the dtype they have.
  * Attention runs on tensor cores for bf16 and f16, head_dim 64, 96, 128, 256
  * and up to 16 query heads a kv head, and on a slow kernel that takes anything
@@ -49,6 +50,7 @@ struct backend_cuda_options {
                                  which kernel is at fault */
     bool   no_graphs;         /* issue every step; the same bits */
     bool   no_pdl;            /* no kernel starts before the last has ended */
+    bool   no_fused;          /* no step is one launch; other bits */
     bool   batch_invariant;   /* see INVARIANCE; slower */
     bool   no_tuning;         /* cuBLASLt's first guess instead of its fastest */
     const char *gemm_cache;   /* file that keeps what was found to be fastest,

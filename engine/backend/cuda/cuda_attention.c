@@ -50,6 +50,15 @@ learn_kv(struct cuda_backend *cb, const struct kv_cache *kv)
 }
 
 void
+cuda_rope(struct cuda_backend *cb, const struct rope_params *p)
+{
+    bool  wide = !cb->simple_kernels && rope_wide_takes(p);
+    (void) cuda_keep(cb, wide ? rope_wide_launch(p, cb->stream)
+                              : rope_append_launch(p, cb->stream),
+                     "rope and append");
+}
+
+void
 cuda_qk_norm_rope_append(struct backend *be,
                          const struct qk_norm_rope_append_args *args)
 {
@@ -76,10 +85,9 @@ cuda_qk_norm_rope_append(struct backend *be,
         .dtype = cuda_kernel_dtype(args->qkv.dtype),
         .num = cuda_rows_of(cb, &args->qkv), .num_heads = args->num_heads,
         .pdl = cuda_overlap(cb) };
-    bool  wide = !cb->simple_kernels && rope_wide_takes(&p);
-    (void) cuda_keep(cb, wide ? rope_wide_launch(&p, cb->stream)
-                              : rope_append_launch(&p, cb->stream),
-                     "rope and append");
+    if (!cuda_fuse_rope(cb, &p)) {
+        cuda_rope(cb, &p);
+    }
 }
 
 void
@@ -113,6 +121,9 @@ cuda_attention(struct backend *be, const struct attention_args *args)
     if (cb->model != NULL && !cb->model->known) {
         cb->model->shares = !cb->simple_kernels
                             && attention_decode_sm90_takes(&p);
+    }
+    if (cuda_fuse_attention(cb, &p, args->out.dtype)) {
+        return;
     }
     if (cb->simple_kernels || !attention_tile_takes(&p)) {
         p.num = cuda_rows_of(cb, &args->qkv);

@@ -5,6 +5,7 @@
  *   cuda_step.c     a step's arrays and attention work lists, and their upload
  *   cuda_plan.c     work items for the Hopper decode kernel
  *   cuda_graph.c    recorded steps
+ *   cuda_fuse.c     small decode steps in one launch
  *   cuda_ops.c      the small ops, what all ops share
  *   cuda_linear.c   linear() and lm_head()
  *   cuda_attention.c  rope, append and attention
@@ -40,6 +41,8 @@
 #define CUDA_DECODE_ROWS_MAX   256     /* rows that buckets follow the graphs' */
 #define CUDA_SHARE_HEADS_MAX   16      /* kv heads that the Hopper kernel's
                                           work list has room for */
+#define CUDA_FUSED_OPS         768     /* of a step in one launch */
+#define CUDA_PROGRAMS_MAX      16      /* such steps: (model, rows) */
 #define CUDA_BLOCK_SIZE_MIN    16      /* struct kv_cache */
 #define CUDA_HEAD_DIM_MIN      8       /* bounds heads by row_elems_max */
 
@@ -117,6 +120,28 @@ struct cuda_graph {
     cudaGraphExec_t        exec;
 };
 
+/* The ops of the small steps of a model, on the device, see cuda_fuse.c. */
+struct cuda_program {
+    uint64_t          model_id;       /* 0: free */
+    int               rows;
+    bool              refused;        /* some op is not taken: do not try */
+    int               num_ops;        /* that the device has; 0: none yet */
+    struct fused_op  *host, *device;  /* [CUDA_FUSED_OPS] */
+};
+
+struct cuda_fuse {
+    bool                 on;          /* ops of this step are noted */
+    bool                 open;        /* `rope` waits for its attention */
+    struct rope_params   rope;
+    struct fused_params  params;      /* of this step */
+    struct fused_op     *ops;         /* [CUDA_FUSED_OPS], of this step, and
+                                         the host's copies of the programs */
+    int                  num_ops;
+    struct cuda_program *program;     /* of this step */
+    struct cuda_program  programs[CUDA_PROGRAMS_MAX];
+    unsigned int        *barrier;     /* device, also the programs' memory */
+};
+
 /* One sample() that has not been collected. */
 struct cuda_sample {
     int32_t              *ids;        /* pinned, [max_num_logits] */
@@ -138,7 +163,7 @@ struct cuda_backend {
     struct backend_ops       ops;
     char                     name[320];
     int                      device_idx;
-    bool                     simple_kernels, graphs, pdl, invariant;
+    bool                     simple_kernels, graphs, pdl, invariant, fuses;
     int                      num_sms;
     struct gemm_limits       gemm_limits;
     cudaStream_t             stream;
@@ -186,6 +211,7 @@ struct cuda_backend {
         int        num, n;
     } pending;
 
+    struct cuda_fuse         fuse;
     struct cuda_step_arrays  dev;
     size_t                   dev_bytes[10];  /* room of each, in their order */
     int32_t                 *seq_tables, *seq_rows;  /* host, [max_num_seqs] */
@@ -242,6 +268,22 @@ void cuda_graph_begin(struct cuda_backend *cb);    /* sets recording, or
 void cuda_graph_end(struct cuda_backend *cb);
 void cuda_graphs_drop(struct cuda_backend *cb);
 struct cuda_model *cuda_model_of(struct cuda_backend *cb, uint64_t model_id);
+
+/* cuda_fuse.c.  The ops answer whether they have been noted: then there is
+ * nothing else to do. */
+int cuda_fuse_reserve(struct cuda_backend *cb, struct err *err);
+void cuda_fuse_release(struct cuda_backend *cb);
+void cuda_fuse_begin(struct cuda_backend *cb, bool is_decode);
+void cuda_fuse_drop(struct cuda_backend *cb);        /* not this step */
+void cuda_fuse_end(struct cuda_backend *cb);
+bool cuda_fuse_embed(struct cuda_backend *cb, const struct tensor *x,
+                     const struct weight *w);
+bool cuda_fuse_linear(struct cuda_backend *cb, const struct linear_args *args);
+bool cuda_fuse_lm_head(struct cuda_backend *cb,
+                       const struct lm_head_args *args);
+bool cuda_fuse_rope(struct cuda_backend *cb, const struct rope_params *p);
+bool cuda_fuse_attention(struct cuda_backend *cb,
+                         const struct attention_params *p, enum dtype dtype);
 
 /* cuda_sample.c */
 int cuda_sample_reserve(struct cuda_backend *cb,
@@ -317,6 +359,7 @@ void cuda_linear(struct backend *be, const struct linear_args *args);
 void cuda_lm_head(struct backend *be, const struct lm_head_args *args);
 
 /* cuda_attention.c */
+void cuda_rope(struct cuda_backend *cb, const struct rope_params *p);
 void cuda_qk_norm_rope_append(struct backend *be,
                               const struct qk_norm_rope_append_args *args);
 void cuda_attention(struct backend *be, const struct attention_args *args);

@@ -251,6 +251,9 @@ cuda_linear(struct backend *be, const struct linear_args *args)
     check_le(w->rows, 2 * (int64_t) cb->limits.row_elems_max);
     int  num = cuda_rows_of(cb, &args->x), y_rows = cuda_rows_of(cb, &args->y);
     num = num < y_rows ? num : y_rows;
+    if (cuda_fuse_linear(cb, args)) {
+        return;
+    }
     struct gemm_params  p = {
         .y = args->y.data,
         .x = args->norm.weight != NULL ? cb->normed : args->x.data,
@@ -288,7 +291,7 @@ cuda_lm_head(struct backend *be, const struct lm_head_args *args)
     check_eq(args->logits.shape[1], w->rows);
     check_le(cb->step.num_logits, args->logits.shape[0]);
     check_le(w->in, cb->limits.row_elems_max);
-    if (num == 0) {
+    if (num == 0 || cuda_fuse_lm_head(cb, args)) {
         return;
     }
     struct gemm_params  p = {
