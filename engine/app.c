@@ -19,8 +19,8 @@
 #define APP_CPU_TOKENS    512
 #define APP_CPU_KV_BYTES  ((size_t) 512 << 20)
 #define APP_GPU_SEQS      512
-#define APP_GPU_TOKENS    2048    /* a prompt's chunk holds up the others' next
-                                     token for no longer than some 50 ms */
+#define APP_GPU_TOKENS    2048    /* nobody who arrives waits longer than some
+                                     50 ms for the step at hand */
 
 /* The directory's own name, for --served-model-name. */
 static void
@@ -298,6 +298,15 @@ app_step_thread(void *data)
     return NULL;
 }
 
+static int32_t
+app_mixed_tokens(const struct app *app)
+{
+    int64_t  tokens = app->cli->max_num_mixed_tokens;
+
+    return tokens > 0 ? (int32_t) tokens
+                      : (app->max_num_batched_tokens + 1) / 2;
+}
+
 int
 app_load(struct app *app, const struct engine_cli *cli, struct err *err)
 {
@@ -315,6 +324,7 @@ app_load(struct app *app, const struct engine_cli *cli, struct err *err)
         .max_num_batched_tokens = app->max_num_batched_tokens,
         .max_model_len = app->model->max_model_len,
         .max_waiting = (int32_t) cli->max_num_queued_reqs,
+        .max_num_mixed_tokens = app_mixed_tokens(app),
         .enable_chunked_prefill = cli->enable_chunked_prefill,
         .async_scheduling = strcmp(cli->async_scheduling, "auto") == 0
                             ? model_samples(app->model)

@@ -38,8 +38,8 @@ const struct option  engine_options_table[] = {
       "keeps what was found to be the fastest matrix products on this GPU from "
       "one start to the next; made when it is not there", 0, 0, NULL },
     { "batch-invariant", OPTION_BOOL, F(batch_invariant), "false", NULL,
-      "on a GPU: the same tokens whatever else is in the batch; two to three "
-      "times as slow",
+      "on a GPU: the same tokens whatever else is in the batch; slower, prompts "
+      "most of all",
       0, 0, NULL },
     { "kv-cache-memory-bytes", OPTION_INT, F(kv_cache_memory_bytes), "0",
       "BYTES", "memory of the KV cache; 0: what gpu-memory-utilization leaves, "
@@ -57,6 +57,9 @@ const struct option  engine_options_table[] = {
     { "max-num-batched-tokens", OPTION_INT, F(max_num_batched_tokens), "0",
       "N", "tokens in one step; 0: 2048 on a GPU, 512 on the CPU", 0, 1 << 20,
       NULL },
+    { "max-num-mixed-tokens", OPTION_INT, F(max_num_mixed_tokens), "0", "N",
+      "tokens in a step of prompts and decodes: fewer, and tokens come more "
+      "evenly; 0: half of max-num-batched-tokens", 0, 1 << 20, NULL },
     { "max-num-queued-reqs", OPTION_INT, F(max_num_queued_reqs), "1024", "N",
       "sequences that wait; more are answered 503", 1, 1 << 20, NULL },
     { "enable-chunked-prefill", OPTION_BOOL, F(enable_chunked_prefill), "true",

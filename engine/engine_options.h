@@ -31,6 +31,7 @@ struct engine_cli {
     /* scheduler */
     int64_t             max_num_seqs;
     int64_t             max_num_batched_tokens;
+    int64_t             max_num_mixed_tokens;
     int64_t             max_num_queued_reqs;
     bool                enable_chunked_prefill;
     const char         *async_scheduling;     /* "auto", "true" or "false" */

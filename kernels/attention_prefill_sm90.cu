@@ -411,6 +411,8 @@ prefill_sm90_kernel(struct attention_params p,
         barrier_init_fence();
     }
     __syncthreads();
+    pdl_wait();
+    pdl_launch_next();
     if (threadIdx.x < WARPGROUP) {
         registers_give<24>();
         if (threadIdx.x < WARP) {
@@ -445,9 +447,8 @@ run(const struct attention_params *p, cudaStream_t stream)
     }
     dim3  grid(static_cast<unsigned int>(p->num_heads),
                static_cast<unsigned int>(p->num));
-    prefill_sm90_kernel<T, HD><<<grid, THREADS, smem_bytes<HD>(), stream>>>(
-        *p, k_map, v_map);
-    return cudaGetLastError();
+    return launch_kernel(prefill_sm90_kernel<T, HD>, grid, THREADS,
+                         smem_bytes<HD>(), stream, p->pdl, *p, k_map, v_map);
 }
 
 template <typename T, int HD> static cudaError_t

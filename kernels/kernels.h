@@ -11,8 +11,8 @@
  * the direct predecessor only.  pdl != 0: the kernel is launched with
  * programmatic stream serialization, so its blocks may start, and do what does
  * not depend on the predecessor, while that one still runs.  The first kernel
- * of a step has 0, so a step's arrays, and keys of earlier steps, may be read
- * without a wait. */
+ * of a step after unpack, which waits like all, has 0, so a step's arrays, and
+ * keys of earlier steps, may be read without a wait. */
 #ifndef LLM_KERNELS_KERNELS_H
 #define LLM_KERNELS_KERNELS_H
 
@@ -20,6 +20,7 @@
 #include <cuda_runtime_api.h>
 
 #include "kernels/attention_items.h"
+#include "kernels/decode_fused.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -38,7 +39,8 @@ cudaError_t attention_init(void);
 
 /* Copies the segments of a step, one after the other in pinned host memory from
  * src on, to their places, 16-byte words.  Segment 0 are token ids:
- * a negative one, -1 - k, becomes sampled[k]. */
+ * a negative one, -1 - k, becomes sampled[k].  pdl: src is read, but nothing
+ * written, while the kernel before it runs. */
 #define UNPACK_SEGMENTS_MAX  12
 struct unpack_segment {
     uint32_t dst;
@@ -48,7 +50,7 @@ struct unpack_params {
     const char            *src;
     char                  *dst;
     const int32_t         *sampled;
-    int                    num_segments;
+    int                    num_segments, pdl;
     struct unpack_segment  segments[UNPACK_SEGMENTS_MAX];
 };
 cudaError_t unpack_launch(const struct unpack_params *p, cudaStream_t stream);
@@ -76,8 +78,8 @@ cudaError_t random_launch(void *p, enum kernel_dtype dtype, int64_t n,
 
 /* y[i] = round(x[r] * rsqrt(mean(x[r]^2) + eps) * weight), r = rows == NULL ? i
  * : rows[i].  x [.., n] and y [num, n] in T, weight [n] fp32.  add != NULL: x[r]
- * = round(x[r] + add[r]) first, and stored (rows, if any, then differ).  One
- * block a row; the order of the sum depends on n alone. */
+ * = round(x[r] + add[r]) first, and stored (rows, if any, then differ).  The
+ * order of the sum depends on n alone. */
 struct norm_params {
     void                *y;
     void                *x;              /* written with `add` only */
@@ -88,6 +90,9 @@ struct norm_params {
     int                  num, n;
     float                eps;
     int                  pdl;
+    int                  early;          /* the next kernel may start before
+                                            this one's wait has ended: it keeps
+                                            those after it back itself */
 };
 cudaError_t norm_launch(const struct norm_params *p, cudaStream_t stream);
 
@@ -160,6 +165,53 @@ struct gemv_params {
 };
 int gemv_takes(const struct gemv_params *p);
 cudaError_t gemv_launch(const struct gemv_params *p, cudaStream_t stream);
+
+/* The same of up to GEMM_ROWS_MAX rows on Hopper, without norm() and rows:
+ *   y_f32:    y = x w^T + bias, fp32; else a = round(x w^T + bias) and
+ *   silu_mul, add, neither: as above.
+ * A row of y depends on that row of x alone, bit for bit, not on num.
+ * gemm_takes(), for any num: k a multiple of 64, n of 16 (silu_mul: 8), x, w
+ * and y 16-byte aligned.  gemm_init() once per process and device: what the device runs at
+ * once; none where it is no Hopper GPU. */
+#define GEMM_ROWS_MAX    256
+#define GEMM_SPLITS_MAX  4
+struct gemm_limits {
+    int                  clusters[GEMM_SPLITS_MAX + 1];  /* of so many blocks */
+};
+struct gemm_params {
+    void                     *y;
+    const void               *x, *w;
+    const float              *bias;
+    const struct gemm_limits *limits;
+    enum kernel_dtype         dtype;
+    int                       num, n, k;
+    int                       add, silu_mul, y_f32, overlap;
+};
+cudaError_t gemm_init(struct gemm_limits *out);
+int gemm_takes(const struct gemm_params *p);
+cudaError_t gemm_launch(const struct gemm_params *p, cudaStream_t stream);
+
+/* A product of many rows with everything after it, on Hopper:
+ *   a = round(x w^T + bias); silu_mul: w [2 n, k], gate rows first: y =
+ *   round(silu(a_gate) * a_up); add: y = round(y + a); neither: y = a
+ * x [num, k], y [num, n], w of `dtype`, bf16 or f16; bias fp32 or NULL.
+ * gemm_large_takes(): n and k multiples of 8, all 16-byte aligned.  tile: rows
+ * of w that a block multiplies at once, 256, 128 or, without silu_mul, 192;
+ * gemm_large_tile() says which is likely the fastest. */
+struct gemm_large_params {
+    void                *y;
+    const void          *x, *w;
+    const float         *bias;
+    enum kernel_dtype    dtype;
+    int                  num, n, k;
+    int                  add, silu_mul;
+    int                  tile, num_sms;
+    int                  pdl;
+};
+int gemm_large_takes(const struct gemm_large_params *p);
+int gemm_large_tile(const struct gemm_large_params *p);
+cudaError_t gemm_large_launch(const struct gemm_large_params *p,
+                              cudaStream_t stream);
 
 /* The paged cache of one layer, [block][kv_head][token][head_dim]. */
 struct kv_layer {
@@ -293,9 +345,17 @@ cudaError_t attention_simple_launch(const struct attention_params *p,
  * temperature of 0 or top_k 1, params are not read; any_filter: some row has
  * top_k or top_p.  state's arrays have room for num_rows rows of
  * div_ceil(vocab_size, SAMPLE_BLOCK_TOKENS) blocks; counters are zero before
- * and after.  Masked (row, id) pairs get -inf in the logits, before. */
+ * and after.  Masked (row, id) pairs get -inf in the logits, before.
+ *
+ * sample_sm90: the same on Hopper, a cluster a row, without state; where
+ * _takes() says so and no temperature is above SAMPLE_SM90_TEMPERATURE_MAX.
+ * _init(), once a device, gives cluster_max: the thread blocks that a cluster
+ * may have, 0 where there are none.  _at_once(): how many clusters the device
+ * holds, without and with filters; so many take the rows in turns.  0: there is
+ * one for every row. */
 #define SAMPLE_BLOCK_TOKENS  256
 #define SAMPLE_SLICES_MAX    64       /* thread blocks of a row */
+#define SAMPLE_SM90_TEMPERATURE_MAX  1e30f
 
 struct sample_params {
     float    temperature, top_p, min_p;
@@ -322,6 +382,8 @@ struct sample_launch {
     const float                *logits;     /* [num_rows, vocab_size] */
     int                         vocab_size, num_rows, num_sms;
     int                         all_greedy, any_filter;
+    int                         pdl, cluster_max;     /* sample_sm90 */
+    int                         clusters_at_once[2];
     const struct sample_params *params;
     int32_t                    *ids, *host_ids;
     struct sample_state         state;
@@ -330,6 +392,11 @@ cudaError_t sample_mask_launch(float *logits, int vocab_size,
                                const int32_t *masks, int num_masks,
                                cudaStream_t stream);
 cudaError_t sample_launch_rows(const struct sample_launch *p,
+                               cudaStream_t stream);
+cudaError_t sample_sm90_init(int *cluster_max);
+cudaError_t sample_sm90_at_once(int vocab_size, int clusters_at_once[2]);
+int sample_sm90_takes(const struct sample_launch *p);
+cudaError_t sample_sm90_launch(const struct sample_launch *p,
                                cudaStream_t stream);
 
 /* Copies `bytes` from block src to block dst of every plane: planes are

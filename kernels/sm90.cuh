@@ -84,6 +84,37 @@ elect_lane(void)
     return elected != 0;
 }
 
+/* ---- clusters ---- */
+static __device__ __forceinline__ int
+cluster_rank(void)
+{
+    int  rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;\n" : "=r"(rank));
+    return rank;
+}
+
+/* All threads of the cluster that have not ended, whole warps. */
+static __device__ __forceinline__ void
+cluster_sync(void)
+{
+    __syncwarp();
+    asm volatile("barrier.cluster.arrive.release.aligned;\n"
+                 "barrier.cluster.wait.acquire.aligned;\n" ::: "memory");
+}
+
+/* barrier_arrive() at the same barrier of block `rank` of the cluster.  Without
+ * .release.cluster, which is a fence of the whole GPU and costs a microsecond:
+ * for readers of what TMA wrote, who have nothing to make visible. */
+static __device__ __forceinline__ void
+barrier_arrive_at(uint64_t *barrier, unsigned int rank)
+{
+    asm volatile("{\n"
+                 ".reg .b32 there;\n"
+                 "mapa.shared::cluster.u32 there, %0, %1;\n"
+                 "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+                 "}\n" :: "r"(smem_u32(barrier)), "r"(rank) : "memory");
+}
+
 /* ---- TMA: one box of a 2-D map into shared memory; its bytes count for barrier */
 static __device__ __forceinline__ void
 tma_load_2d(void *dst, const CUtensorMap *map, int col, int row, uint64_t *barrier)
@@ -102,6 +133,54 @@ bulk_load(void *dst, const void *src, unsigned int bytes, uint64_t *barrier)
                  ".mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n"
                  :: "r"(smem_u32(dst)), "l"(src), "r"(bytes),
                     "r"(smem_u32(barrier)) : "memory");
+}
+
+/* The same into every block of the cluster in `blocks`, at dst's offset and for
+ * the barrier at barrier's. */
+static __device__ __forceinline__ void
+tma_load_2d_multicast(void *dst, const CUtensorMap *map, int col, int row,
+                      uint64_t *barrier, uint16_t blocks)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile"
+                 ".mbarrier::complete_tx::bytes.multicast::cluster"
+                 " [%0], [%1, {%2, %3}], [%4], %5;\n"
+                 :: "r"(smem_u32(dst)), "l"(map), "r"(col), "r"(row),
+                    "r"(smem_u32(barrier)), "h"(blocks) : "memory");
+}
+
+/* A box of shared memory to where the map says, or added to what is there,
+ * rounded; nothing outside of the matrix is written. */
+static __device__ __forceinline__ void
+tma_store_2d(const CUtensorMap *map, const void *src, int col, int row)
+{
+    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group"
+                 " [%0, {%1, %2}], [%3];\n"
+                 :: "l"(map), "r"(col), "r"(row), "r"(smem_u32(src))
+                 : "memory");
+}
+
+static __device__ __forceinline__ void
+tma_add_2d(const CUtensorMap *map, const void *src, int col, int row)
+{
+    asm volatile("cp.reduce.async.bulk.tensor.2d.global.shared::cta.add.tile"
+                 ".bulk_group [%0, {%1, %2}], [%3];\n"
+                 :: "l"(map), "r"(col), "r"(row), "r"(smem_u32(src))
+                 : "memory");
+}
+
+static __device__ __forceinline__ void
+tma_store_commit(void)
+{
+    asm volatile("cp.async.bulk.commit_group;\n" ::: "memory");
+}
+
+/* Until all but the last PENDING groups of this thread have read what they
+ * store. */
+template <int PENDING> static __device__ __forceinline__ void
+tma_store_wait(void)
+{
+    asm volatile("cp.async.bulk.wait_group.read %0;\n" :: "n"(PENDING)
+                 : "memory");
 }
 
 static __device__ __forceinline__ void

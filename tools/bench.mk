@@ -27,5 +27,19 @@ bench: bench-programs   ## every figure of docs/performance.md in one run, under
 	@BUILD=$(BUILD) CONFIG=$(CONFIG) PYTHON=$(PYTHON) tools/bench.sh all
 bench-nginx: bench-programs ## nginx and wire with the mock engine only
 	@BUILD=$(BUILD) CONFIG=$(CONFIG) PYTHON=$(PYTHON) tools/bench.sh nginx
+# What a policy of the scheduler does, and the programs on a device that only
+# takes time: tests/sim/.
+.PHONY: time-sched timed-backend
+$(B)/time-sched: $(B)/obj/tests/sim/time_sched.o $(call libs_of,$(DEPS_engine/sched))
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) $^ $(LIBS) -o $@
+time-sched: $(B)/time-sched ## the scheduler's policy on crowds of requests, in virtual time; A='mixed=512 1000/250'
+	@$(B)/time-sched $(A)
+$(B)/timed/nginx-llm-cuda.so: $(B)/obj/tests/sim/timed_backend.o $(call libs_of,engine/base)
+	@mkdir -p $(@D)
+	$(call say,LD $@)
+	$(Q)$(CC) $(LDFLAGS) -shared $^ -lm -o $@
+timed-backend: $(B)/timed/nginx-llm-cuda.so engine tools ## build/CONFIG/timed: engine and bench with a device that only takes an H200's time
+	@ln -f $(B)/nginx-llm-engine $(B)/nginx-llm-bench $(B)/timed/
 bench-clients: bench-programs ## 10,000 idle connections and 2,000 streams on one worker: memory, longest stall
 	@BUILD=$(BUILD) CONFIG=$(CONFIG) PYTHON=$(PYTHON) tools/bench.sh clients

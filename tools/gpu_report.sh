@@ -156,18 +156,21 @@ bench() {           # bench SECONDS NAME arguments...; figures in $WORK/NAME.jso
     if grep -q '^Interrupted' "$WORK/$name.txt"; then say "$name was cut after $limit s"; fi
 }
 alone() {
-    # Whoever waits for the device all the time lets it never wait.  Long enough an answer that the last of
-    # the 256 is in before the first has ended.
+    # The device's own clock, from a trace.  Long enough an answer that the last of the 256 is in before the
+    # first has ended.
     bench 60 idle latency --batch-size 256 --input-len 900 --output-len 300 --num-iters-warmup 0 --num-iters 1 \
         --temperature 0 "${engine_options[@]}" --trace "$WORK/trace.json"
-    awk -F'[:,]' '/"decode_seqs":256,/ {
+    awk -F'[:,]' '/"prefill_tokens":0,"decode_seqs":256,/ {
             for (i = 1; i < NF; i++) { if ($i == "\"wait_ns\"") w = $(i + 1); if ($i == "\"step_ns\"") s = $(i + 1) }
-            n++; if (w < 20000) late++; step += s; wait += w }
-        END { if (n) printf "idle.steps %d\nidle.late %.2f\nidle.host %.3f\nidle.ms %.3f\n", n, 100 * late / n,
-                            (step - wait) / n / 1e6, step / n / 1e6 }' "$WORK/trace.json" >> "$figures"
+            host += s - w; turns++
+            sub(/.*"device":\[/, ""); sub(/\],"issued_ns".*/, "")
+            k = split($0, d, /[][,]+/)
+            for (i = 2; i + 2 <= k; i += 3) { n++; idle += d[i + 1]; run += d[i + 2] } }
+        END { if (n && turns) printf "idle.steps %d\nidle.share %.3f\nidle.host %.3f\nidle.ms %.3f\n", n,
+                            100 * idle / (idle + run), host / turns / 1e6, (idle + run) / n / 1e6 }' "$WORK/trace.json" >> "$figures"
     [ -n "$(get idle.steps)" ] || say "idle: the trace has no step of 256 sequences"
-    row "steps of batch 256 for which the GPU waited, %; the host's own work a step, ms" \
-        "$(get idle.late); $(get idle.host)" "$(get idle.ms) ms a step, $(get idle.steps) steps"
+    row "GPU idle between steps of batch 256, %; the host's own work a step, ms" \
+        "$(get idle.share); $(get idle.host)" "$(get idle.ms) ms a step, $(get idle.steps) steps"
     local num=1000 out=1000 limit=150
     [ -z "$quick" ] || { num=256 out=60 limit=40; }
     bench $limit alone throughput --num-prompts $num --random-input-len 1000 --random-output-len $out \

@@ -32,6 +32,8 @@
  *     sampled(ids of N);                    (waits for step N, not for N + 1)
  *
  * At most SAMPLES_IN_FLIGHT sample() calls are not yet collected by sampled().
+ * A step without logits is given a sample() of no rows, for sampled() to wait
+ * for.
  * A row's result is the one that sample/sampler.h's sampler_sample() gives on
  * the same logits, bit for bit (its weights are integers, so sums have no
  * order); SAMPLE_NUMERIC_ERROR where it says so, and then the id that the next
@@ -259,9 +261,15 @@ struct sample_row {
 
 struct sample_args {
     struct tensor            logits;   /* [>= num_rows, vocab_size], F32 */
-    int                      num_rows; /* 1 .. max_num_logits */
+    int                      num_rows; /* 0 .. max_num_logits */
     const struct sample_row *rows;     /* [num_rows] host, read during the
                                           call only */
+};
+
+/* By the device's own clock. */
+struct step_time {
+    int64_t  idle_ns;    /* from the end of the step before to the begin */
+    int64_t  run_ns;     /* with sampling */
 };
 
 struct block_copy {
@@ -319,6 +327,13 @@ struct backend_ops {
      * sample() not collected and writes its ids, [num_rows]. */
     void (*sample)(struct backend *be, const struct sample_args *args);
     int  (*sampled)(struct backend *be, int32_t *token_ids, struct err *err);
+    /* Whether sampled() would not have to wait; NULL: nobody knows. */
+    bool (*sample_is_done)(struct backend *be);
+    /* Both NULL where steps are not timed.  time_steps() begins with the next
+     * step; step_time() tells of the one that sampled() gave last, false when
+     * it was not timed. */
+    void (*time_steps)(struct backend *be);
+    bool (*step_time)(struct backend *be, struct step_time *out);
 
     /* ---- between steps ---- */
     /* Copies whole blocks, all layers, K and V; sources and destinations of

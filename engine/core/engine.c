@@ -18,6 +18,12 @@
 #include "engine/core/engine_int.h"
 #include "engine/model/model.h"
 
+#include <sys/prctl.h>
+
+#define GATHER_NS  (20 * NS_PER_US)    /* between two looks at the device */
+#define SLACK_NS   1000ul              /* of the step thread's timers; 50,000
+                                          else */
+
 /* ---- what happened outside since the last step ---- */
 
 /* Ends a sequence; its blocks are free again, its event goes out with the
@@ -203,14 +209,13 @@ engine_issue(struct engine *e, struct plan *plan, int64_t begin_ns,
         }
     } else {
         model_issue(e->model, &e->batch);
-        if (f->num_rows > 0) {
-            model_sample(e->model, e->rows, f->num_rows);
-        }
+        model_sample(e->model, e->rows, f->num_rows);
     }
     engine_lock_state(e);
     sched_issued(e->sched);
     engine_unlock_state(e);
     e->num_issued++;
+    e->issued_ns = clock_now_ns() - begin_ns;
     return OK;
 }
 
@@ -290,15 +295,19 @@ engine_oldest(struct engine *e)
 static int
 engine_wait(struct engine *e, struct engine_flight *f, struct err *err)
 {
-    int64_t  begin_ns = clock_now_ns();
-    int      rc = OK;
+    int64_t           begin_ns = clock_now_ns();
+    struct step_time  time;
 
-    if (model_samples(e->model)) {
-        rc = f->num_rows > 0 ? model_sampled(e->model, f->sampled, err)
-                             : model_sync(e->model, err);
+    if (model_samples(e->model)
+        && model_sampled(e->model, f->sampled, err) != OK)
+    {
+        return ERROR;
     }
     e->wait_ns += clock_now_ns() - begin_ns;
-    return rc;
+    if (e->trace != NULL && model_step_time(e->model, &time)) {
+        trace_device(e->trace, e->num_steps, &time);
+    }
+    return OK;
 }
 
 /* Waits for the oldest step in flight; its number of tokens or ERROR. */
@@ -341,26 +350,15 @@ engine_check_progress(struct engine *e, const struct plan *plan)
 static struct plan *
 engine_plan(struct engine *e, int64_t now_ns)
 {
-    if (e->trace != NULL) {
-        trace_begin(e->trace, e->num_issued, now_ns);
-    }
     engine_lock_state(e);
-    engine_take(e, now_ns);
-    engine_expire(e, now_ns);
-    if (e->stopping) {
-        engine_finish_all(e, FINISH_SHUTDOWN);
-    }
     struct plan  *plan = sched_next(e->sched, now_ns);
     engine_check_progress(e, plan);
     batch_build(&e->batch, plan, e->model->block_size);
     engine_unlock_state(e);
-    engine_emit(e, now_ns);       /* what ended without a step */
     engine_publish_stats(e, 0);
     return plan;
 }
 
-/* A step without sampled rows is collected by waiting for everything issued:
- * before the next one is, not after. */
 static int
 engine_turn(struct engine *e, struct plan *plan, int64_t begin_ns,
             struct err *err)
@@ -368,15 +366,8 @@ engine_turn(struct engine *e, struct plan *plan, int64_t begin_ns,
     bool  ahead = e->options.async_scheduling && plan->num_seqs > 0;
     int   num_tokens = 0;
 
-    if (plan->num_seqs > 0) {
-        if (engine_num_in_flight(e) > 0 && engine_oldest(e)->num_rows == 0
-            && engine_collect(e, err) == ERROR)
-        {
-            return ERROR;
-        }
-        if (engine_issue(e, plan, begin_ns, err) != OK) {
-            return ERROR;
-        }
+    if (plan->num_seqs > 0 && engine_issue(e, plan, begin_ns, err) != OK) {
+        return ERROR;
     }
     while (engine_num_in_flight(e) > (ahead ? 1 : 0)) {
         num_tokens = engine_collect(e, err);
@@ -387,19 +378,59 @@ engine_turn(struct engine *e, struct plan *plan, int64_t begin_ns,
     return plan->num_seqs > 0 ? plan->num_tokens : num_tokens;
 }
 
+/* What happened outside; whether it would make a thin step. */
+static bool
+engine_hear(struct engine *e)
+{
+    int64_t  now_ns = clock_now_ns();
+
+    engine_lock_state(e);
+    engine_take(e, now_ns);
+    engine_expire(e, now_ns);
+    if (e->stopping) {
+        engine_finish_all(e, FINISH_SHUTDOWN);
+    }
+    bool  is_thin = sched_is_thin(e->sched);
+    engine_unlock_state(e);
+    engine_emit(e, now_ns);       /* what ended without a step */
+    return is_thin && !e->stopping;
+}
+
+/* When nobody goes on from the step in flight, who comes now gets company before
+ * the device is done: requests of one token that are answered together are
+ * followed by others together. */
+static void
+engine_gather(struct engine *e)
+{
+    while (engine_hear(e) && engine_num_in_flight(e) > 0
+           && !model_sample_is_done(e->model))
+    {
+        int64_t  begin_ns = clock_now_ns();
+        gen_table_wait(e->table, GATHER_NS);
+        e->wait_ns += clock_now_ns() - begin_ns;
+    }
+}
+
 int
 engine_step(struct engine *e, struct err *err)
 {
-    int64_t       begin_ns = clock_now_ns();
-    struct plan  *plan = engine_plan(e, begin_ns);
+    int64_t  begin_ns = clock_now_ns();
 
+    if (e->trace != NULL) {
+        trace_begin(e->trace, e->num_issued, begin_ns);
+    }
     e->wait_ns = 0;
+    e->issued_ns = 0;
+    engine_gather(e);
+    struct plan  *plan = engine_plan(e, clock_now_ns());
     int  num_tokens = engine_turn(e, plan, begin_ns, err);
     if (num_tokens == ERROR) {
         return ERROR;
     }
     if (e->trace != NULL) {
-        trace_end(e->trace, e->wait_ns, clock_now_ns() - begin_ns);
+        trace_end(e->trace, &(struct trace_times) {
+            .issued_ns = e->issued_ns, .wait_ns = e->wait_ns,
+            .step_ns = clock_now_ns() - begin_ns });
     }
     debug_audit(e);
     engine_publish_stats(e, 0);
@@ -442,6 +473,7 @@ engine_run(void *engine)
 {
     struct engine  *e = engine;
 
+    (void) prctl(PR_SET_TIMERSLACK, SLACK_NS, 0ul, 0ul, 0ul);
     while (!e->stopping) {
         int  num_tokens = engine_step(e, &e->err);
         if (num_tokens == ERROR) {

@@ -40,6 +40,8 @@ struct engine_options {
     int32_t  max_model_len;           /* prompt + output tokens of a sequence */
     int32_t  max_waiting;             /* accepted beyond max_num_seqs; then
                                          engine_submit() answers AGAIN */
+    int32_t  max_num_mixed_tokens;    /* in one step with decodes and prompts;
+                                         0: no such bound */
     bool     enable_chunked_prefill;  /* on in all normal use */
     bool     async_scheduling;        /* for backends that sample; with others
                                          the step is computed at its issue and

@@ -48,6 +48,7 @@ engine_create_parts(struct engine *e, struct err *err)
         .max_seqs = e->max_seqs,
         .block_size = m->block_size,
         .num_blocks = m->kv.cache.num_blocks,
+        .max_num_mixed_tokens = o->max_num_mixed_tokens,
         .enable_chunked_prefill = o->enable_chunked_prefill
     };
     struct metrics_options        metrics = {
@@ -64,8 +65,11 @@ engine_create_parts(struct engine *e, struct err *err)
     {
         return ERROR;
     }
-    return o->trace_path == NULL
-           ? OK : trace_open(&e->trace, o->trace_path, e->max_seqs, err);
+    if (o->trace_path == NULL) {
+        return OK;
+    }
+    model_time_steps(e->model);
+    return trace_open(&e->trace, o->trace_path, e->max_seqs, err);
 }
 
 static bool

@@ -59,6 +59,8 @@ struct engine {
                                                collected */
     int64_t                collected_ns;    /* the last one */
     int64_t                wait_ns;         /* for the device, in this turn */
+    int64_t                issued_ns;       /* from its begin to the issue; 0:
+                                               nothing was issued */
     bool                   stopping;
     struct err             err;             /* of the backend */
     _Atomic uint64_t       next_id;

@@ -21,6 +21,7 @@ struct trace {
     bool        idle;         /* nothing planned in this step */
     struct buf  line;
     struct buf  finished;     /* of this step, "[id,"reason"]," each */
+    struct buf  device;       /* of this step, "[step,idle,run]," each */
 };
 
 int
@@ -36,6 +37,7 @@ trace_open(struct trace **out, const char *path, int32_t max_seqs,
     }
     buf_init(&t->line, LINE_BYTES + 3 * entries_bytes);
     buf_init(&t->finished, LINE_BYTES + entries_bytes);
+    buf_init(&t->device, LINE_BYTES);
     t->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (t->fd < 0) {
         int  rc = err_set(err, "trace %s: %s", path, strerror(errno));
@@ -43,7 +45,8 @@ trace_open(struct trace **out, const char *path, int32_t max_seqs,
         return rc;
     }
     if (!buf_reserve(&t->line, t->line.limit_bytes)
-        || !buf_reserve(&t->finished, t->finished.limit_bytes))
+        || !buf_reserve(&t->finished, t->finished.limit_bytes)
+        || !buf_reserve(&t->device, t->device.limit_bytes))
     {
         trace_close(t);
         return err_set(err, "trace %s: out of memory", path);
@@ -63,6 +66,7 @@ trace_close(struct trace *t)
     }
     buf_destroy(&t->line);
     buf_destroy(&t->finished);
+    buf_destroy(&t->device);
     free(t);
 }
 
@@ -81,6 +85,7 @@ trace_begin(struct trace *t, uint64_t step, int64_t now_ns)
 {
     buf_reset(&t->line);
     buf_reset(&t->finished);
+    buf_reset(&t->device);
     buf_append_lit(&t->line, "{\"step\":");
     buf_append_i64(&t->line, (int64_t) step);
     trace_number(t, "t_ns", now_ns);
@@ -144,16 +149,34 @@ trace_finished(struct trace *t, uint64_t gen_id, enum finish_reason reason)
 }
 
 void
-trace_end(struct trace *t, int64_t wait_ns, int64_t step_ns)
+trace_device(struct trace *t, uint64_t step, const struct step_time *time)
+{
+    if (t->device.len > 0) {
+        buf_append_c(&t->device, ',');
+    }
+    buf_append_c(&t->device, '[');
+    buf_append_i64(&t->device, (int64_t) step);
+    buf_append_c(&t->device, ',');
+    buf_append_i64(&t->device, time->idle_ns);
+    buf_append_c(&t->device, ',');
+    buf_append_i64(&t->device, time->run_ns);
+    buf_append_c(&t->device, ']');
+}
+
+void
+trace_end(struct trace *t, const struct trace_times *times)
 {
     if (t->idle && t->finished.len == 0) {
         return;
     }
     buf_append_lit(&t->line, ",\"finished\":[");
     buf_append_str(&t->line, buf_str(&t->finished));
+    buf_append_lit(&t->line, "],\"device\":[");
+    buf_append_str(&t->line, buf_str(&t->device));
     buf_append_c(&t->line, ']');
-    trace_number(t, "wait_ns", wait_ns);
-    trace_number(t, "step_ns", step_ns);
+    trace_number(t, "issued_ns", times->issued_ns);
+    trace_number(t, "wait_ns", times->wait_ns);
+    trace_number(t, "step_ns", times->step_ns);
     buf_append_lit(&t->line, "}\n");
     if (t->fd >= 0
         && write(t->fd, t->line.data, t->line.len) != (ssize_t) t->line.len)

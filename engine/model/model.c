@@ -442,3 +442,25 @@ model_sampled(struct model *m, int32_t *token_ids, struct err *err)
 {
     return m->be->ops->sampled(m->be, token_ids, err);
 }
+
+bool
+model_sample_is_done(const struct model *m)
+{
+    return m->be->ops->sample_is_done == NULL
+           || m->be->ops->sample_is_done(m->be);
+}
+
+void
+model_time_steps(struct model *m)
+{
+    if (m->be->ops->time_steps != NULL) {
+        m->be->ops->time_steps(m->be);
+    }
+}
+
+bool
+model_step_time(struct model *m, struct step_time *out)
+{
+    return m->be->ops->step_time != NULL
+           && m->be->ops->step_time(m->be, out);
+}

@@ -114,13 +114,23 @@ void model_issue(struct model *m, const struct batch *batch);
 /* Whether the next two may be called. */
 bool model_samples(const struct model *m);
 
-/* Samples the step just issued, one of rows[] per entry of its logits_idx. */
+/* Samples the step just issued, one of rows[] per entry of its logits_idx; none
+ * is fine, and model_sampled() then waits for the step. */
 void model_sample(struct model *m, const struct sample_row *rows,
                   int num_rows);
 
 /* Waits for the oldest model_sample() not collected and writes its ids,
  * [num_rows]; SAMPLE_NUMERIC_ERROR among them.  ERROR: the device is lost. */
 int model_sampled(struct model *m, int32_t *token_ids, struct err *err);
+
+/* Whether model_sampled() would not have to wait; true when the backend does not
+ * know. */
+bool model_sample_is_done(const struct model *m);
+
+/* Times steps from the next one on, where the backend can; model_step_time() is
+ * false or that of the step that model_sampled() gave last. */
+void model_time_steps(struct model *m);
+bool model_step_time(struct model *m, struct step_time *out);
 
 /* Waits for everything issued. */
 int model_sync(struct model *m, struct err *err);

@@ -1,6 +1,6 @@
 /* warm_up.c - steps without content before the first request: the longest
- * prompt, then every number of decoding sequences that a backend may treat in
- * a way of its own.
+ * prompt and every number of rows below, then every number of decoding
+ * sequences, that a backend may treat in a way of its own.
  *
  * Nothing is written to the cache (SLOT_PADDING); every table names block 1,
  * whose content is undefined, so the results are too, and are thrown away. */
@@ -10,6 +10,7 @@
 #define TIMES      3      /* choose, record, run */
 #define FINE_STEP  8      /* all multiples of it are run up to FINE_MAX */
 #define FINE_MAX   256
+#define WIDE_STEP  64     /* and of this from there */
 
 struct warm_up {
     struct model      *m;
@@ -77,8 +78,36 @@ run_decode(struct warm_up *w, int num_seqs, struct err *err)
 static int
 next_size(int num_seqs, int max)
 {
-    int  next = num_seqs < FINE_STEP ? num_seqs * 2 : num_seqs + FINE_STEP;
+    int  next = num_seqs < FINE_STEP ? num_seqs * 2
+                : num_seqs < FINE_MAX ? num_seqs + FINE_STEP
+                                      : num_seqs + WIDE_STEP;
     return next > max && num_seqs < max ? max : next;
+}
+
+static int
+run_prompt(struct warm_up *w, int num_tokens, struct err *err)
+{
+    batch_reset(&w->batch);
+    add_seq(w, num_tokens);
+    return run(w, err);
+}
+
+/* 3 * 2^n and 2^n: products of more rows than decode steps have are chosen for
+ * those, and the first mixed steps shall not wait for it. */
+static int
+run_prompts(struct warm_up *w, int longest, struct err *err)
+{
+    if (run_prompt(w, longest, err) != OK) {
+        return ERROR;
+    }
+    for (int n = FINE_MAX; n + n / 2 < longest; n *= 2) {
+        if (run_prompt(w, n + n / 2, err) != OK
+            || (2 * n < longest && run_prompt(w, 2 * n, err) != OK))
+        {
+            return ERROR;
+        }
+    }
+    return OK;
 }
 
 static int
@@ -90,12 +119,10 @@ run_all(struct warm_up *w, struct err *err)
                                                     : l->max_num_logits;
     prompt = prompt < w->m->max_model_len ? prompt : w->m->max_model_len;
     seqs = seqs < l->max_num_batched_tokens ? seqs : l->max_num_batched_tokens;
-    batch_reset(&w->batch);
-    add_seq(w, prompt);
-    if (run(w, err) != OK) {
+    if (run_prompts(w, prompt, err) != OK) {
         return ERROR;
     }
-    for (int n = 1; n <= seqs && n <= FINE_MAX; n = next_size(n, seqs)) {
+    for (int n = 1; n <= seqs; n = next_size(n, seqs)) {
         if (run_decode(w, n, err) != OK) {
             return ERROR;
         }

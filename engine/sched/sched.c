@@ -8,6 +8,9 @@
 
 #include <stdlib.h>
 
+#define MIXED_LEAST  4     /* the prompts' part of max_num_mixed_tokens, if the
+                              decodes leave less */
+
 struct sched {
     struct sched_options  options;
     int32_t               max_blocks_per_seq;
@@ -69,11 +72,12 @@ sched_check_options(const struct sched_options *o, struct err *err)
                        o->max_num_batched_tokens, o->max_model_len);
     }
     if (o->max_seqs < o->max_num_seqs || o->block_size < 1
-        || o->max_model_len < 1)
+        || o->max_model_len < 1 || o->max_num_mixed_tokens < 0)
     {
-        return err_set(err, "max_seqs %d, block_size %d, max_model_len %d: out "
-                       "of range", o->max_seqs, o->block_size,
-                       o->max_model_len);
+        return err_set(err, "max_seqs %d, block_size %d, max_model_len %d, "
+                       "max_num_mixed_tokens %d: out of range",
+                       o->max_seqs, o->block_size, o->max_model_len,
+                       o->max_num_mixed_tokens);
     }
     return OK;
 }
@@ -376,10 +380,26 @@ sched_reserve(struct sched *s, struct seq *seq, int64_t num_tokens)
     return true;
 }
 
+/* Prompt tokens that the plan still has room for. */
 static int32_t
 sched_budget(const struct sched *s)
 {
-    return s->options.max_num_batched_tokens - s->plan->num_tokens;
+    const struct sched_options  *o = &s->options;
+    const struct plan           *plan = s->plan;
+    int32_t                      budget, room, least;
+
+    budget = o->max_num_batched_tokens - plan->num_tokens;
+    if (plan->num_decode_seqs == 0 || o->max_num_mixed_tokens == 0
+        || !o->enable_chunked_prefill)
+    {
+        return budget;
+    }
+    room = o->max_num_mixed_tokens - plan->num_tokens;
+    least = (o->max_num_mixed_tokens + MIXED_LEAST - 1) / MIXED_LEAST
+            - plan->num_prefill_tokens;
+    room = room > least ? room : least;
+    room = room > 0 ? room : 0;      /* a resumed decode came after prompts */
+    return room < budget ? room : budget;
 }
 
 static void
@@ -501,6 +521,23 @@ sched_next(struct sched *s, int64_t now_ns)
     }
     s->planned += plan->num_seqs > 0;
     return plan;
+}
+
+bool
+sched_is_thin(const struct sched *s)
+{
+    int64_t  num_tokens = 0;
+
+    if (s->running.num_seqs > 0) {
+        return false;
+    }
+    for (struct seq *q = s->waiting.oldest; q != NULL; q = q->next) {
+        num_tokens += q->num_tokens - q->num_computed_tokens;
+        if (num_tokens >= s->options.max_num_batched_tokens) {
+            return false;
+        }
+    }
+    return true;
 }
 
 /* A token is sampled for a sequence all of whose tokens are computed. */

@@ -256,18 +256,19 @@ fill_large(struct step *s, struct step *whole, const struct cache_case *c)
     }
 }
 
-/* Enough keys for the kernels that give every warp an equal share. */
+/* Enough keys for the kernel that gives every warp an equal share; with one kv
+ * head, the last two, for cut rows in the one that gives blocks their shares. */
 void
 test_large_decode_steps_share_the_keys(void)
 {
     static struct step  s, whole;
-    for (int i = 0; i < 8; i++) {
+    for (int i = 0; i < 10; i++) {
         struct cache_case  c = {
-            .dtype = i % 4 == 3 ? DTYPE_F16 : DTYPE_BF16, .heads = 16,
-            .kv_heads = 8, .head_dim = i > 4 ? 64 : 128,
+            .dtype = i % 4 == 3 ? DTYPE_F16 : DTYPE_BF16, .heads = i < 8 ? 16 : 7,
+            .kv_heads = i < 8 ? 8 : 1, .head_dim = i > 4 && i < 9 ? 64 : 128,
             .block_size = i % 2 ? 64 : 32, .num_blocks = 70,
             .window = i % 4 == 2 ? 1500 : 0 };
-        c.kv_dtype = i % 4 == 0 ? c.dtype : DTYPE_F8_E4M3;
+        c.kv_dtype = i % 4 == 0 || i > 8 ? c.dtype : DTYPE_F8_E4M3;
         if (run.small && i > 1) {
             return;
         }

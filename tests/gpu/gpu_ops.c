@@ -1,10 +1,15 @@
 /* gpu_ops.c - embed, linear and lm_head: CUDA against the CPU backend. */
 #include "tests/gpu/gpu_test.h"
+#include "engine/backend/backend_load.h"
+#include "engine/backend/cuda/backend_cuda.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "engine/backend/backend_load.h"
+#include "engine/backend/cuda/backend_cuda.h"
 
 struct linear_case {
     enum dtype            dtype, w_dtype;
@@ -194,6 +199,108 @@ test_linear_with_every_epilogue(void)
     }
 }
 
+/* NULL where there is no CUDA. */
+static struct backend *
+invariant_backend(void)
+{
+    struct backend  *be;
+    struct err       err = { 0 };
+    if (run.cuda->ops->sample == NULL) {
+        printf("#   skipped: %s is invariant\n", run.cuda->ops->name);
+        return NULL;
+    }
+    require(backend_load_cuda(&be, &(struct backend_cuda_options) {
+        .abi = BACKEND_CUDA_ABI, .batch_invariant = true }, &err), &err,
+        "a backend more");
+    reserve(be);
+    return be;
+}
+
+/* Shapes that the Hopper kernel takes: every width of its tiles, rows that fill
+ * them or not, tiles cut anywhere, k cut or not.  Batch-invariant, so that it
+ * does take them: otherwise it is for large ones. */
+void
+test_linear_of_decode_steps(void)
+{
+    static const int  nums[] = { 9, 16, 31, 64, 90, 100, 160, 191, 256 };
+    static const int  sizes[][2] = { { 64, 16 }, { 192, 104 }, { 320, 40 },
+                                     { 2048, 72 }, { 1088, 200 } };
+    struct backend   *plain = run.cuda, *be = invariant_backend();
+    if (be == NULL) {
+        return;
+    }
+    run.cuda = be;
+    for (int i = 0; i < 2 * 9; i++) {
+        if (run.small && i % 4 != 0) {
+            continue;
+        }
+        for (int v = 0; v < 6; v++) {
+            const int  *size = sizes[(i + v) % 5];
+            linear_one(&(struct linear_case) {
+                .dtype = i < 9 ? DTYPE_BF16 : DTYPE_F16,
+                .w_dtype = i < 9 ? DTYPE_BF16 : DTYPE_F16,
+                .num = nums[i % 9], .in = size[0], .out = size[1],
+                .bias = v & 1, .epilogue = (enum linear_epilogue) (v >> 1) });
+        }
+    }
+    run.cuda = plain;
+    be->ops->destroy(be);
+}
+
+/* One product with other numbers of rows: the same bits of those that are
+ * common. */
+static void
+rows_alone(struct backend *be, struct linear_case c)
+{
+    static const int    nums[] = { 1, 7, 16, 17, 48, 64, 77, 128, 130, 200,
+                                   256, 257 };
+    int64_t             cols = c.epilogue == EPILOGUE_SILU_MUL ? c.out
+                                                               : 2 * c.out;
+    int                 all = c.num;
+    struct linear_data  d = {
+        .x = host_random(c.dtype, all, c.in),
+        .y = host_random(c.dtype, all, cols),
+        .w = { host_random(c.dtype, c.out, c.in),
+               host_random(c.dtype, c.out, c.in) },
+        .bias = { host_random(c.dtype, c.out, 0),
+                  host_random(c.dtype, c.out, 0) } };
+    struct tensor       want = run_linear(be, &c, &d);
+    for (size_t i = 0; i < sizeof nums / sizeof *nums; i++) {
+        c.num = nums[i];
+        struct tensor  got = run_linear(be, &c, &d);
+        if (memcmp(got.data, want.data, (size_t) c.num * (size_t) cols
+                                        * dtype_bytes(c.dtype)) != 0)
+        {
+            complain("%s, in %d, out 2 x %d, epilogue %d: %d rows differ from "
+                     "the same among %d", dtype_name(c.dtype), c.in, c.out,
+                     (int) c.epilogue, c.num, all);
+        }
+        free(got.data);
+    }
+    struct tensor *const  data[] = { &d.x, &d.y, &d.w[0], &d.w[1], &d.bias[0],
+                                     &d.bias[1], &want };
+    for (size_t i = 0; i < sizeof data / sizeof *data; i++) {
+        free(data[i]->data);
+    }
+}
+
+void
+test_batch_invariant_products_do_not_depend_on_the_rows(void)
+{
+    static const int  sizes[][2] = { { 128, 64 }, { 4096, 96 }, { 1216, 104 } };
+    struct backend   *be = invariant_backend();
+    if (be == NULL) {
+        return;
+    }
+    for (int i = 0; i < (run.small ? 4 : 18); i++) {
+        rows_alone(be, (struct linear_case) {
+            .dtype = i & 1 ? DTYPE_F16 : DTYPE_BF16, .num = 300,
+            .in = sizes[i / 2 % 3][0], .out = sizes[i / 2 % 3][1],
+            .bias = i % 5 < 2, .epilogue = (enum linear_epilogue) (i / 6) });
+    }
+    be->ops->destroy(be);
+}
+
 void
 test_linear_with_weights_of_another_dtype(void)
 {
@@ -204,6 +311,40 @@ test_linear_with_weights_of_another_dtype(void)
             .out = 40, .bias = true,
             .epilogue = (enum linear_epilogue) (i % 3) });
     }
+}
+
+/* The kernel for many rows, which a backend that times nothing always takes:
+ * shapes that each tile is proposed for, with edges on all sides. */
+void
+test_linear_of_many_rows_with_every_epilogue(void)
+{
+    static const struct {
+        int  num, in, out;
+    } cases[] = { { 257, 136, 200 }, { 300, 64, 2200 }, { 511, 24, 3304 },
+                  { 301, 1024, 96 } };
+    struct backend  *timed = run.cuda;
+    struct err       err = { 0 };
+    if (run.cuda->ops->sample == NULL || run.simple) {
+        printf("#   skipped: %s has no such kernel\n", run.cuda->ops->name);
+        return;
+    }
+    require(backend_load_cuda(&run.cuda, &(struct backend_cuda_options) {
+        .abi = BACKEND_CUDA_ABI, .no_tuning = true }, &err), &err,
+        "a backend more");
+    reserve(run.cuda);
+    for (int dtype = DTYPE_BF16; dtype <= DTYPE_F16; dtype++) {
+        for (int i = 0; i < (run.small ? 1 : 4); i++) {
+            for (int v = 0; v < 6; v++) {
+                linear_one(&(struct linear_case) {
+                    .dtype = (enum dtype) dtype, .w_dtype = (enum dtype) dtype,
+                    .num = cases[i].num, .in = cases[i].in,
+                    .out = cases[i].out, .bias = v & 1, .norm = i == 0,
+                    .epilogue = (enum linear_epilogue) (v >> 1) });
+            }
+        }
+    }
+    run.cuda->ops->destroy(run.cuda);
+    run.cuda = timed;
 }
 
 static struct tensor
@@ -240,17 +381,19 @@ run_lm_head(struct backend *be, const struct tensor *x, const struct tensor *w,
 void
 test_lm_head_takes_the_wanted_rows_only(void)
 {
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 12; i++) {
+        int            in = i < 6 ? 96 : 128, out = i < 6 ? 333 : 336;
         enum dtype     dtype = (enum dtype) (DTYPE_F32 + i % 3);
-        struct tensor  x = host_random(dtype, 40, 96);
-        struct tensor  w = host_random(dtype, 333, 96);
-        struct tensor  norm = host_random(dtype, 96, 0);
+        struct tensor  x = host_random(dtype, 40, in);
+        struct tensor  w = host_random(dtype, out, in);
+        struct tensor  norm = host_random(dtype, in, 0);
         struct step   *s = rows_step(40);
-        s->num_logits = 7;
+        s->num_logits = i < 6 ? 7 : 23;
         for (int j = 0; j < s->num_logits; j++) {
             s->logits_idx[j] = random_below(40);
         }
-        struct linear_case  c = { .dtype = dtype, .in = 96, .norm = i >= 3 };
+        struct linear_case  c = { .dtype = dtype, .in = in,
+                                  .norm = i % 6 >= 3 };
         struct linear_data  d = { .x = x, .norm = norm };
         struct tensor  want = run_lm_head(run.cpu, &x, &w,
                                           c.norm ? &norm : NULL, s);
@@ -260,15 +403,18 @@ test_lm_head_takes_the_wanted_rows_only(void)
         for (int m = 0; m < s->num_logits; m++) {
             float   row[ROW_MAX];
             double  doubt = product_input(&c, &d, s->logits_idx[m], row) / 4.0
-                            + dot_c(96);
-            for (int r = 0; r < 333; r++) {
-                double  sum, all = sum_abs(wide, r, row, 96, &sum);
-                compare((double) elem(&got, (size_t) (m * 333 + r)),
-                        (double) elem(&want, (size_t) (m * 333 + r)),
+                            + dot_c(in);
+            for (int r = 0; r < out; r++) {
+                double  sum, all = sum_abs(wide, r, row, in, &sum);
+                compare((double) elem(&got, (size_t) (m * out + r)),
+                        (double) elem(&want, (size_t) (m * out + r)),
                         doubt * all);
             }
         }
-        if (!isnan(elem(&got, 7 * 333)) || !isnan(elem(&got, 9 * 333 - 1))) {
+        size_t  end = (size_t) (s->num_logits * out);
+        if (!isnan(elem(&got, end))
+            || !isnan(elem(&got, end + (size_t) (2 * out) - 1)))
+        {
             complain("rows past num_logits were written");
         }
         free(wide);

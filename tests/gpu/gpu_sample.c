@@ -9,7 +9,7 @@
 
 #include "engine/sample/sampler.h"
 
-#define SAMPLE_ROWS  64
+#define SAMPLE_ROWS  256      /* of one call, at most */
 #define MASKS_MAX    80
 
 static bool
@@ -21,13 +21,14 @@ has_sampler(void)
     return run.cuda->ops->sample != NULL;
 }
 
-/* Ties, flat rows, peaks, -0, and now and then what no model should give. */
+/* Ties, flat rows, peaks, -0, all of one sign, and now and then what no model
+ * should give. */
 static void
 random_logits(float *x, int vocab)
 {
     static const float  scales[] = { 0.0f, 0.01f, 1.0f, 6.0f, 30.0f };
     float  scale = scales[random_below(5)];
-    int    kind = random_below(12);
+    int    kind = random_below(14);
     for (int i = 0; i < vocab; i++) {
         float  v = random_value();
         x[i] = v * v * v * scale;
@@ -36,6 +37,9 @@ random_logits(float *x, int vocab)
         }
         if (kind == 4 && random_below(3) > 0) {
             x[i] = -INFINITY;
+        }
+        if (kind == 6) {
+            x[i] += 20.0f;
         }
     }
     if (kind == 5) {
@@ -56,12 +60,13 @@ static struct sample_row
 random_row(int vocab, int32_t *masked)
 {
     static const float  temperatures[] = { 0.0f, 1e-6f, 0.2f, 0.7f, 1.0f,
-                                           1.0f, 2.0f };
-    static const float  top_ps[] = { 1.0f, 1.0f, 0.9f, 0.5f, 0.999f, 1e-6f };
-    static const float  min_ps[] = { 0.0f, 0.0f, 0.0f, 0.05f, 1.0f };
+                                           1.0f, 2.0f, 1e-4f, 100.0f };
+    static const float  top_ps[] = { 1.0f, 1.0f, 0.9f, 0.5f, 0.999f, 1e-6f,
+                                     0.99999f };
+    static const float  min_ps[] = { 0.0f, 0.0f, 0.0f, 0.05f, 1.0f, 1e-4f };
     struct sample_row   r = {
-        .temperature = temperatures[random_below(7)],
-        .top_p = top_ps[random_below(6)], .min_p = min_ps[random_below(5)],
+        .temperature = temperatures[random_below(9)],
+        .top_p = top_ps[random_below(7)], .min_p = min_ps[random_below(6)],
         .seed = (uint64_t) random_bits() << 32 | random_bits(),
         .position = random_below(100000), .masked_ids = masked };
     switch (random_below(6)) {
@@ -86,26 +91,36 @@ random_row(int vocab, int32_t *masked)
     return r;
 }
 
+/* `num_rows` rows in calls of up to rows_max.  One call in five is all greedy,
+ * one in five without top_k and top_p; a temperature that only the kernels
+ * without clusters take sends one in eight to them. */
 static void
-sample_vocab(int vocab, int num_rows)
+sample_vocab(int vocab, int num_rows, int rows_max)
 {
     static struct sample_row  rows[SAMPLE_ROWS];
     static int32_t            masked[SAMPLE_ROWS][MASKS_MAX];
     int32_t          ids[SAMPLE_ROWS];
     struct err       err = { 0 };
     struct sampler  *sampler;
-    struct tensor    host = host_tensor(DTYPE_F32, SAMPLE_ROWS, vocab);
+    struct tensor    host = host_tensor(DTYPE_F32, rows_max, vocab);
     struct tensor    dev = to_backend(run.cuda, &host);
     float           *x = host.data;
     require(sampler_create(&sampler, vocab, &err), &err, "sampler");
     for (int done = 0; done < num_rows;) {
-        int  num = 1 + random_below(SAMPLE_ROWS), greedy = random_below(5);
+        int  num = 1 + random_below(random_below(4) ? rows_max : 4);
+        int  kind = random_below(5), slow = random_below(8);
         for (int i = 0; i < num; i++) {
             random_logits(x + (size_t) i * (size_t) vocab, vocab);
             rows[i] = random_row(vocab, masked[i]);
-            if (greedy == 0) {
+            if (kind == 0) {
                 rows[i].temperature = 0.0f;
+            } else if (kind == 1) {
+                rows[i].top_k = 0;
+                rows[i].top_p = 1.0f;
             }
+        }
+        if (slow == 0) {
+            rows[0].temperature = 1e31f;
         }
         run.cuda->ops->upload(run.cuda, dev.data, x, (size_t) num
                               * (size_t) vocab * sizeof *x);
@@ -140,16 +155,17 @@ sample_vocab(int vocab, int num_rows)
 void
 test_sampling_equals_the_host_bit_for_bit(void)
 {
-    static const int  sizes[][2] = { { 1, 200 }, { 7, 2000 }, { 255, 4000 },
-                                     { 256, 2000 }, { 257, 2000 },
-                                     { 1003, 10000 }, { 5000, 6000 },
-                                     { 32000, 400 }, { 128256, 150 },
-                                     { 262144, 70 }, { 1000000, 10 } };
+    static const int  sizes[][3] = {
+        { 1, 200, 64 }, { 7, 2000, 256 }, { 255, 4000, 64 }, { 256, 2000, 64 },
+        { 257, 2000, 64 }, { 1003, 10000, 256 }, { 5000, 6000, 256 },
+        { 32000, 400, 64 }, { 50257, 200, 64 }, { 128256, 500, 256 },
+        { 151936, 130, 64 }, { 262144, 70, 32 }, { 1000000, 10, 8 } };
     if (!has_sampler()) {
         return;
     }
-    for (int i = 0; i < (run.small ? 6 : 11); i++) {
-        sample_vocab(sizes[i][0], run.small ? 100 : sizes[i][1]);
+    for (int i = 0; i < (run.small ? 6 : 13); i++) {
+        sample_vocab(sizes[i][0], run.small ? 100 : sizes[i][1],
+                     run.small ? 64 : sizes[i][2]);
     }
 }
 

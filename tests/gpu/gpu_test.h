@@ -85,10 +85,13 @@ double cache_scale(const struct cache_case *c, int is_v);
 size_t cache_row(const struct cache_case *c, int is_v, int slot, int head);
 
 /* The tests: gpu_ops.c, gpu_attention.c, gpu_models.c, gpu_sample.c,
- * gpu_graphs.c, gpu_engine.c. */
+ * gpu_graphs.c, gpu_fused.c, gpu_engine.c. */
 void test_uploads_of_any_size_and_address_arrive(void);
 void test_embed_gives_the_same_bits(void);
 void test_linear_with_every_epilogue(void);
+void test_linear_of_many_rows_with_every_epilogue(void);
+void test_linear_of_decode_steps(void);
+void test_batch_invariant_products_do_not_depend_on_the_rows(void);
 void test_linear_with_weights_of_another_dtype(void);
 void test_lm_head_takes_the_wanted_rows_only(void);
 void test_rope_and_append_write_their_slots_only(void);
@@ -108,6 +111,7 @@ void test_random_models_equal_the_cpu(void);
 void test_sampling_equals_the_host_bit_for_bit(void);
 void test_sampled_ids_reach_the_next_step_and_the_host_in_order(void);
 void test_recorded_steps_equal_issued_ones_bit_for_bit(void);
+void test_small_steps_in_one_launch_equal_kernel_by_kernel(void);
 void test_batch_invariant_rows_do_not_depend_on_their_company(void);
 void test_a_gemm_cache_is_read_and_a_broken_one_made_anew(void);
 void test_engine_writes_what_transformers_wrote(void);

@@ -58,7 +58,8 @@ step_ms(struct model *m, const struct batch *b)
     return (double) (clock_now_ns() - t0) * 1e-6;
 }
 
-/* Steps issued one ahead; every id of a step is the last one's. */
+/* Steps issued one ahead; every id of a step is the last one's.  From the ids of
+ * one step to those of a later one: whole steps, none of them half over. */
 static double
 ahead_ms(struct model *m, struct batch *b, int steps)
 {
@@ -67,9 +68,6 @@ ahead_ms(struct model *m, struct batch *b, int steps)
     struct err                err = { 0 };
     int64_t                   t0 = 0;
     for (int i = 0; i < steps + WARMUP; i++) {
-        if (i == WARMUP) {
-            t0 = clock_now_ns();
-        }
         for (int row = 0; row < b->num_tokens && i > 0; row++) {
             b->input_ids[row] = INPUT_SAMPLED(row);
         }
@@ -78,12 +76,16 @@ ahead_ms(struct model *m, struct batch *b, int steps)
         if (i > 0) {
             stop_on(model_sampled(m, ids, &err), &err);
         }
+        if (i == WARMUP) {
+            t0 = clock_now_ns();          /* the ids of step WARMUP - 1 */
+        }
     }
     stop_on(model_sampled(m, ids, &err), &err);
+    int64_t  t1 = clock_now_ns();
     for (int row = 0; row < b->num_tokens; row++) {
         b->input_ids[row] = ids[row];
     }
-    return (double) (clock_now_ns() - t0) * 1e-6 / steps;
+    return (double) (t1 - t0) * 1e-6 / steps;
 }
 
 static void

@@ -1,7 +1,7 @@
 /* time_steps.c - step times of a model with random weights, "name value" lines
  * for tools/gpu_report.sh.
  *
- * usage: time-steps DIR [all|short] [GEMM_CACHE]
+ * usage: time-steps DIR [all|short|prefill] [GEMM_CACHE]
  *
  * weights_bytes, kv_bytes_token, linear_flops_token (of one prompt token)
  * decode.BATCH.CONTEXT       ms a step, one ahead, greedy, as the engine runs
@@ -11,7 +11,7 @@
  * attention.prefill.8192     TFLOP/s, causal
  * opened                     s, model_open()
  *
- * short: decode at 1, 64 and 256 and one prompt of 2,048. */
+ * short: decode at 1, 64 and 256 and one prompt of 2,048; prefill: the prompts. */
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,7 +62,8 @@ append(struct model *m, struct batch *b, int seq, int len, int position,
         .num_logits = num_logits });
 }
 
-/* Steps issued one ahead; every id of a step is the last one's. */
+/* Steps issued one ahead; every id of a step is the last one's.  From the ids of
+ * one step to those of a later one: whole steps, none of them half over. */
 static double
 ahead_ms(struct model *m, struct batch *b, int steps)
 {
@@ -71,7 +72,6 @@ ahead_ms(struct model *m, struct batch *b, int steps)
     struct err                err = { 0 };
     int64_t                   t0 = 0;
     for (int i = 0; i < steps + WARMUP; i++) {
-        t0 = i == WARMUP ? clock_now_ns() : t0;
         for (int row = 0; row < b->num_tokens && i > 0; row++) {
             b->input_ids[row] = INPUT_SAMPLED(row);
         }
@@ -80,12 +80,14 @@ ahead_ms(struct model *m, struct batch *b, int steps)
         if (i > 0) {
             stop_on(model_sampled(m, ids, &err), &err);
         }
+        t0 = i == WARMUP ? clock_now_ns() : t0;    /* ids of WARMUP - 1 */
     }
     stop_on(model_sampled(m, ids, &err), &err);
+    double  ms = ms_since(t0) / steps;
     for (int row = 0; row < b->num_tokens; row++) {
         b->input_ids[row] = ids[row];
     }
-    return ms_since(t0) / steps;
+    return ms;
 }
 
 /* The best of several; what is issued is b's step. */
@@ -208,21 +210,21 @@ print_sizes(const struct model *m)
 }
 
 static void
-time_all(struct model *m, struct batch *b, bool all)
+time_all(struct model *m, struct batch *b, bool all, bool decode)
 {
     static const int  prompts[] = { 512, 2048, 8192, 32768 };
     static const int  batches[] = { 1, 8, 32, 64, 128, 256 };
-    for (int seq = 0; seq < SEQS_MAX; seq++) {      /* keys that are numbers */
+    for (int seq = 0; decode && seq < SEQS_MAX; seq++) {    /* keys that are numbers */
         append(m, b, seq, 1024, 0, 0);
         if (b->num_tokens + 1024 > CHUNK || seq == SEQS_MAX - 1) {
             (void) alone_ms(m, b, 1);
             batch_reset(b);
         }
     }
-    if (all) {
+    if (all && decode) {
         time_decode(m, b, 1, 512);
     }
-    for (size_t i = 0; i < sizeof batches / sizeof *batches; i++) {
+    for (size_t i = 0; decode && i < sizeof batches / sizeof *batches; i++) {
         if (all || batches[i] == 1 || batches[i] == 64 || batches[i] == 256) {
             time_decode(m, b, batches[i], 1024);
         }
@@ -244,7 +246,7 @@ main(int argc, char **argv)
     struct model    *m;
     struct batch     b;
     if (argc < 2) {
-        printf("usage: time-steps DIR [all|short] [GEMM_CACHE]\n");
+        printf("usage: time-steps DIR [all|short|prefill] [GEMM_CACHE]\n");
         return 2;
     }
     int  rc = backend_load_cuda(&be, &(struct backend_cuda_options) {
@@ -264,7 +266,8 @@ main(int argc, char **argv)
     stop_on(batch_init(&b, &m->limits, &err), &err);
     printf("opened %.2f\n", ms_since(t0) * 1e-3);
     print_sizes(m);
-    time_all(m, &b, argc < 3 || strcmp(argv[2], "short") != 0);
+    const char  *what = argc < 3 ? "all" : argv[2];
+    time_all(m, &b, strcmp(what, "short") != 0, strcmp(what, "prefill") != 0);
     batch_destroy(&b);
     model_close(m);
     be->ops->destroy(be);

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define NOT_SAMPLED  (-1)
+
 struct fake_slot {
     int32_t  token_id, position;
 };
@@ -15,7 +17,7 @@ struct fake_slot {
 /* A step that the device has been given. */
 struct fake_step {
     struct batch       batch;      /* a copy */
-    int                num_rows;   /* sample()d; 0: not */
+    int                num_rows;   /* sample()d, or NOT_SAMPLED */
     struct sample_row *rows;       /* [max_num_seqs] */
     int32_t           *masked_ids; /* [max_num_seqs, GEN_STOP_IDS_MAX] */
     int32_t           *ids;        /* [max_num_seqs] */
@@ -317,7 +319,7 @@ model_issue(struct model *m, const struct batch *b)
     struct fake_step  *step = fake_step(f, f->num_issued);
     fake_run_some(f, f->num_issued);
     fake_copy(&step->batch, b);
-    step->num_rows = 0;
+    step->num_rows = NOT_SAMPLED;
     f->num_issued++;
 }
 
@@ -333,9 +335,8 @@ model_sample(struct model *m, const struct sample_row *rows, int num_rows)
     struct fake_model  *f = (struct fake_model *) m;
     struct fake_step   *step = fake_step(f, f->num_issued - 1);
 
-    check_lt(0, num_rows);
     check_eq(num_rows, step->batch.num_logits);
-    check_eq(step->num_rows, 0);
+    check_eq(step->num_rows, NOT_SAMPLED);
     step->num_rows = num_rows;
     for (int i = 0; i < num_rows; i++) {
         int32_t  *masked = step->masked_ids + i * GEN_STOP_IDS_MAX;
@@ -354,7 +355,7 @@ model_sampled(struct model *m, int32_t *token_ids, struct err *err)
     struct fake_step   *step = fake_step(f, f->num_done);
 
     check_lt(f->num_done, f->num_issued);
-    check_lt(0, step->num_rows);
+    check_le(0, step->num_rows);
     if (f->lost) {
         return err_set(err, "the device is lost");
     }
@@ -363,19 +364,30 @@ model_sampled(struct model *m, int32_t *token_ids, struct err *err)
     return OK;
 }
 
-/* Of the engine: for one step that samples nothing. */
-int
-model_sync(struct model *m, struct err *err)
+/* Time passes while one asks. */
+bool
+model_sample_is_done(const struct model *m)
 {
-    struct fake_model  *f = (struct fake_model *) m;
+    struct fake_model  *f = (struct fake_model *) (uintptr_t) m;
 
-    check_eq(f->num_done + 1, f->num_issued);
-    check_eq(fake_step(f, f->num_done)->num_rows, 0);
-    if (f->lost) {
-        return err_set(err, "the device is lost");
-    }
-    fake_run_until(f, ++f->num_done);
-    return OK;
+    fake_run_some(f, f->num_issued);
+    return !f->samples || f->num_run > f->num_done;
+}
+
+void
+model_time_steps(struct model *m)
+{
+    (void) m;
+}
+
+/* Numbers to find in a trace again. */
+bool
+model_step_time(struct model *m, struct step_time *out)
+{
+    const struct fake_model  *f = (const struct fake_model *) m;
+
+    *out = (struct step_time) { (int64_t) f->num_done, 1000 };
+    return f->samples;
 }
 
 int32_t

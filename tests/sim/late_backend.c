@@ -59,7 +59,7 @@ late_sample(struct backend *be, const struct sample_args *args)
     int64_t               vocab_size = args->logits.shape[1];
 
     check_lt(late->num_sampled - late->num_collected, SAMPLES_IN_FLIGHT);
-    check(args->num_rows >= 1 && args->num_rows <= ROWS_MAX);
+    check(args->num_rows >= 0 && args->num_rows <= ROWS_MAX);
     if (late->vocab_size != vocab_size) {
         sampler_destroy(late->sampler);
         check_eq(sampler_create(&late->sampler, (int32_t) vocab_size, NULL),

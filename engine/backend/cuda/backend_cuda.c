@@ -9,6 +9,7 @@
 
 #define COMPUTE_MAJOR_MIN  8      /* bf16 tensor cores, cp.async */
 #define PDL_MAJOR_MIN      9
+#define FUSED_MAJOR        9
 #define PAGE_BYTES         ((uintptr_t) 4096)
 #define PIN_BYTES_MIN      ((size_t) 1 << 20)
 
@@ -326,6 +327,7 @@ cuda_destroy(struct backend *be)
     }
     (void) cudaSetDevice(cb->device_idx);
     cuda_release_step(cb);
+    cuda_timing_release(cb);
     cuda_gemm_destroy(cb);
     cuda_free(be, cb->copies);
     if (cb->stream != NULL) {
@@ -375,7 +377,10 @@ open_device(struct cuda_backend *cb, struct err *err)
         || !cuda_keep(cb, cudaStreamCreateWithFlags(&cb->stream,
                                                     cudaStreamNonBlocking),
                       "cudaStreamCreate")
-        || !cuda_keep(cb, attention_init(), "attention_init"))
+        || !cuda_keep(cb, attention_init(), "attention_init")
+        || !cuda_keep(cb, sample_sm90_init(&cb->sample_cluster_max),
+                      "sample_sm90_init")
+        || !cuda_keep(cb, gemm_init(&cb->gemm_limits), "gemm_init"))
     {
         return err_set(err, "%s", cb->failure.message);
     }
@@ -414,6 +419,8 @@ backend_cuda_create(struct backend **out, const struct backend_cuda_options *o,
     cb->graphs = !o->no_graphs;
     cb->pdl = !o->no_pdl && prop.major >= PDL_MAJOR_MIN;
     cb->invariant = o->batch_invariant;
+    cb->fuses = !o->no_fused && !o->simple_kernels && !o->batch_invariant
+                && prop.major == FUSED_MAJOR;
     cb->tune = !o->no_tuning && !o->simple_kernels && !o->batch_invariant;
     if (o->gemm_cache != NULL && o->gemm_cache[0] != '\0') {
         cb->tune_path = strdup(o->gemm_cache);
@@ -443,6 +450,9 @@ backend_cuda_create(struct backend **out, const struct backend_cuda_options *o,
         .step_end = cuda_step_end,
         .sample = cuda_sample,
         .sampled = cuda_sampled,
+        .sample_is_done = cuda_sample_is_done,
+        .time_steps = cuda_time_steps,
+        .step_time = cuda_step_time,
         .copy_blocks = cuda_copy_blocks,
         .sync = cuda_sync,
     };

@@ -11,9 +11,11 @@
  *     }
  *
  * Linear layers go through cuBLASLt with fp32 accumulation and a workspace of
- * our own, with few rows through kernels/gemv.cu; everything else is in kernels/
- * too.  Steps of one token a sequence are recorded as CUDA graphs, see
- * cuda_graph.c.  Weights are copied to the device in the dtype they have.
+ * our own, with few rows through kernels/gemv.cu, large ones of decode steps on
+ * Hopper through kernels/gemm_sm90.cu; everything else is in kernels/ too.
+ * Steps of one token a sequence are recorded as CUDA graphs, see cuda_graph.c;
+ * of at most eight sequences they are one kernel on Hopper, see cuda_fuse.c.
+ * Weights are copied to the device in the dtype they have.
  * Attention runs on tensor cores for bf16 and f16, head_dim 64, 96, 128, 256
  * and up to 16 query heads a kv head, and on a slow kernel that takes anything
  * otherwise.
@@ -24,9 +26,10 @@
  * a matrix product depends on the number of rows, and prompt chunks and single
  * tokens take different attention kernels; so unlike the CPU backend, a row's
  * bits do depend on what it is computed with.  With batch_invariant they do not
- * depend on the other rows or their number: one algorithm a matrix whatever the
- * rows, keys split by position only.  (A prompt's last chunk of a single token
- * is still computed as a decode row.)
+ * depend on the other rows or their number: gemm_sm90.cu whatever the rows, or
+ * one algorithm of cuBLASLt a matrix where it does not take it, keys split by
+ * position only.  (A prompt's last chunk of a single token is still computed as
+ * a decode row.)
  *
  * THREADS.  One thread at a time, any thread; work is issued on one stream. */
 #ifndef LLM_BACKEND_CUDA_BACKEND_CUDA_H
@@ -47,6 +50,7 @@ struct backend_cuda_options {
                                  which kernel is at fault */
     bool   no_graphs;         /* issue every step; the same bits */
     bool   no_pdl;            /* no kernel starts before the last has ended */
+    bool   no_fused;          /* no step is one launch; other bits */
     bool   batch_invariant;   /* see INVARIANCE; slower */
     bool   no_tuning;         /* cuBLASLt's first guess instead of its fastest */
     const char *gemm_cache;   /* file that keeps what was found to be fastest,

@@ -1,8 +1,8 @@
 /* cuda_attention.c - qk_norm_rope_append() and attention(): which kernel.
  *
- * Where one kernel does all of a step's attention it does rope and append as
- * well: qk_norm_rope_append() leaves its arguments waiting.  Any other op, and
- * the step's end, does what waits with the kernel for it. */
+ * Where attention_decode_block.cu does all of a step's attention it does rope and
+ * append as well: qk_norm_rope_append() leaves its arguments waiting.  Any other
+ * op, and the step's end, does what waits with the kernel for it. */
 #include "engine/backend/cuda/cuda_internal.h"
 #include "engine/base/check.h"
 
@@ -61,13 +61,12 @@ rope_can_wait(const struct cuda_backend *cb, const struct rope_params *p)
            && p->dtype == p->kv.dtype && rope_wide_takes(p);
 }
 
-static void
-launch_rope(struct cuda_backend *cb, struct rope_params p)
+void
+cuda_rope(struct cuda_backend *cb, const struct rope_params *p)
 {
-    bool  wide = !cb->simple_kernels && rope_wide_takes(&p);
-    p.pdl = cuda_overlap(cb);
-    (void) cuda_keep(cb, wide ? rope_wide_launch(&p, cb->stream)
-                              : rope_append_launch(&p, cb->stream),
+    bool  wide = !cb->simple_kernels && rope_wide_takes(p);
+    (void) cuda_keep(cb, wide ? rope_wide_launch(p, cb->stream)
+                              : rope_append_launch(p, cb->stream),
                      "rope and append");
 }
 
@@ -76,7 +75,8 @@ cuda_rope_flush(struct cuda_backend *cb)
 {
     if (cb->rope_waits) {
         cb->rope_waits = false;
-        launch_rope(cb, cb->rope);
+        cb->rope.pdl = cuda_overlap(cb);
+        cuda_rope(cb, &cb->rope);
     }
 }
 
@@ -96,7 +96,7 @@ cuda_qk_norm_rope_append(struct backend *be,
     check_lt(cb->slot_max / kv->block_size, kv->num_blocks);
     cuda_flush(cb);
     learn_kv(cb, kv);
-    const struct rope_params  p = {
+    struct rope_params  p = {
         .qkv = args->qkv.data,
         .q_norm = norm_vector(&args->q_norm, kv->head_dim),
         .k_norm = norm_vector(&args->k_norm, kv->head_dim),
@@ -111,7 +111,10 @@ cuda_qk_norm_rope_append(struct backend *be,
         cb->rope_waits = true;
         return;
     }
-    launch_rope(cb, p);
+    p.pdl = cuda_overlap(cb);
+    if (!cuda_fuse_rope(cb, &p)) {
+        cuda_rope(cb, &p);
+    }
 }
 
 /* Rope and append become part of the attention of the same layer. */
@@ -162,6 +165,9 @@ cuda_attention(struct backend *be, const struct attention_args *args)
     if (cb->model != NULL && !cb->model->known) {
         cb->model->shares = !cb->simple_kernels
                             && attention_decode_sm90_takes(&p);
+    }
+    if (cuda_fuse_attention(cb, &p, args->out.dtype)) {
+        return;
     }
     if (cb->simple_kernels || !attention_tile_takes(&p)) {
         p.num = cuda_rows_of(cb, &args->qkv);

@@ -10,8 +10,9 @@
  * is being recorded, nor when a time limit is used up: then the heuristic's
  * first is taken.
  *
- * Batch-invariant: one algorithm for any number of rows, without split sums, so
- * that an output's sum over k has one order. */
+ * Batch-invariant, for what gemm_sm90.cu does not take: one algorithm for any
+ * number of rows, without split sums, so that an output's sum over k has one
+ * order. */
 #include "engine/backend/cuda/cuda_internal.h"
 
 #include <stdlib.h>
@@ -180,19 +181,18 @@ gemm_issue(struct cuda_backend *cb, const struct cuda_gemm *g,
                           cb->stream);
 }
 
-/* The median of some runs in ms; negative when it does not run. */
-static float
-gemm_time(struct cuda_backend *cb, const struct cuda_gemm *g,
-          struct gemm_layouts *l, const cublasLtMatmulAlgo_t *algo)
+float
+cuda_gemm_time(struct cuda_backend *cb,
+               bool (*issue)(struct cuda_backend *cb, const void *what),
+               const void *what)
 {
     float  ms[GEMM_RUNS], median = 0.0f;
-    void  *out = g->add ? cb->product : g->y;    /* y is added once only */
     for (int i = 0; i < GEMM_RUNS; i++) {
         /* the workspace is larger than the L2 cache */
         (void) cudaMemsetAsync(cb->gemm_workspace, 0, CUDA_GEMM_WORKSPACE,
                                cb->stream);
         (void) cudaEventRecord(cb->tune_begin, cb->stream);
-        if (gemm_issue(cb, g, l, algo, out) != CUBLAS_STATUS_SUCCESS) {
+        if (!issue(cb, what)) {
             return -1.0f;
         }
         (void) cudaEventRecord(cb->tune_end, cb->stream);
@@ -212,6 +212,28 @@ gemm_time(struct cuda_backend *cb, const struct cuda_gemm *g,
         median = below == (GEMM_RUNS - 1) / 2 ? ms[i] : median;
     }
     return median;
+}
+
+bool
+cuda_gemm_may_time(const struct cuda_backend *cb)
+{
+    return cb->tune && cb->recording == NULL && !cb->failed
+           && cb->tune_ms <= GEMM_TUNE_MS;
+}
+
+struct gemm_trial {
+    const struct cuda_gemm      *g;
+    struct gemm_layouts         *l;
+    const cublasLtMatmulAlgo_t  *algo;
+};
+
+static bool
+issue_trial(struct cuda_backend *cb, const void *what)
+{
+    const struct gemm_trial  *t = what;
+    /* y is added once only */
+    return gemm_issue(cb, t->g, t->l, t->algo, t->g->add ? cb->product : t->g->y)
+           == CUBLAS_STATUS_SUCCESS;
 }
 
 static bool
@@ -239,13 +261,12 @@ gemm_choose(struct cuda_backend *cb, const struct cuda_gemm *g,
         {
             continue;
         }
-        if (!cb->tune || cb->recording != NULL || cb->failed
-            || cb->tune_ms > GEMM_TUNE_MS)
-        {
+        if (!cuda_gemm_may_time(cb)) {
             *algo = found[i].algo;
             return true;
         }
-        float  ms = gemm_time(cb, g, l, &found[i].algo);
+        float  ms = cuda_gemm_time(cb, issue_trial, &(struct gemm_trial) {
+            .g = g, .l = l, .algo = &found[i].algo });
         if (ms >= 0.0f && (best < 0 || ms < best_ms)) {
             best = i;
             best_ms = i == 0 && !few ? ms * GEMM_BETTER : ms;
@@ -275,8 +296,8 @@ key_hash(const struct cuda_gemm_key *key)
 
 /* Rows that share an algorithm: past the buckets of decode steps 2^n and
  * 3 * 2^n. */
-static int64_t
-rows_bucket(int64_t num)
+int64_t
+cuda_gemm_bucket(int64_t num)
 {
     int64_t  rows = CUDA_DECODE_ROWS_MAX;
     if (num <= rows) {
@@ -309,7 +330,7 @@ gemm_plan(struct cuda_backend *cb, const struct cuda_gemm *g,
           struct gemm_layouts *l)
 {
     struct cuda_gemm_key    key = { g->n, g->k,
-                                    cb->invariant ? 0 : rows_bucket(g->num),
+                                    cb->invariant ? 0 : cuda_gemm_bucket(g->num),
                                     (int32_t) g->x_dtype,
                                     (int32_t) g->y_dtype,
                                     (g->bias != NULL) | g->add << 1, 1 };

@@ -5,12 +5,15 @@
  *   cuda_step.c     a step's arrays and attention work lists, and their upload
  *   cuda_plan.c     equal shares of the keys for the Hopper decode kernels
  *   cuda_graph.c    recorded steps
+ *   cuda_fuse.c     small decode steps in one launch
  *   cuda_ops.c      the small ops, what all ops share
  *   cuda_linear.c   linear() and lm_head()
  *   cuda_attention.c  rope, append and attention
  *   cuda_gemm.c     cuBLASLt
- *   cuda_tune.c     its algorithms, kept in a file
+ *   cuda_large.c    products of many rows by a kernel of ours
+ *   cuda_tune.c     which of all these, as timed, kept in a file
  *   cuda_sample.c   token ids from logits
+ *   cuda_timing.c   how long steps take and what is between them
  *
  * Errors: CUDA's own are sticky.  The first one is kept by cuda_keep() and
  * every later sync() answers with it; ops go on issuing, harmlessly. */
@@ -38,6 +41,8 @@
 #define CUDA_DECODE_ROWS_MAX   256     /* rows that buckets follow the graphs' */
 #define CUDA_SHARE_HEADS_MAX   16      /* kv heads that work lists of equal
                                           shares have room for */
+#define CUDA_FUSED_OPS         768     /* of a step in one launch */
+#define CUDA_PROGRAMS_MAX      16      /* such steps: (model, rows) */
 #define CUDA_BLOCK_SIZE_MIN    16      /* struct kv_cache */
 #define CUDA_HEAD_DIM_MIN      8       /* bounds heads by row_elems_max */
 
@@ -64,13 +69,15 @@ struct weight {
 /* One product shape and the algorithm chosen for it. */
 struct cuda_gemm_key {
     int64_t n, k, num;
-    int32_t dtype, out_dtype, flags;     /* 1: bias, 2: add */
+    int32_t dtype, out_dtype, flags;     /* 1: bias, 2: add, 4: silu_mul, 8:
+                                            of cuda_large.c */
     int32_t used;
 };
 
 struct cuda_gemm_plan {
     struct cuda_gemm_key    key;
     bool                    found;      /* false: cuBLASLt takes it not */
+    int32_t                 large;      /* of cuda_large.c: its tile, or 0 */
     cublasLtMatmulAlgo_t    algo;
 };
 
@@ -113,6 +120,28 @@ struct cuda_graph {
     cudaGraphExec_t        exec;
 };
 
+/* The ops of the small steps of a model, on the device, see cuda_fuse.c. */
+struct cuda_program {
+    uint64_t          model_id;       /* 0: free */
+    int               rows;
+    bool              refused;        /* some op is not taken: do not try */
+    int               num_ops;        /* that the device has; 0: none yet */
+    struct fused_op  *host, *device;  /* [CUDA_FUSED_OPS] */
+};
+
+struct cuda_fuse {
+    bool                 on;          /* ops of this step are noted */
+    bool                 open;        /* `rope` waits for its attention */
+    struct rope_params   rope;
+    struct fused_params  params;      /* of this step */
+    struct fused_op     *ops;         /* [CUDA_FUSED_OPS], of this step, and
+                                         the host's copies of the programs */
+    int                  num_ops;
+    struct cuda_program *program;     /* of this step */
+    struct cuda_program  programs[CUDA_PROGRAMS_MAX];
+    unsigned int        *barrier;     /* device, also the programs' memory */
+};
+
 /* One sample() that has not been collected. */
 struct cuda_sample {
     int32_t              *ids;        /* pinned, [max_num_logits] */
@@ -122,13 +151,21 @@ struct cuda_sample {
     int                   num_rows;
 };
 
+#define CUDA_STEPS_TIMED  4    /* SAMPLES_IN_FLIGHT, the one before them and the
+                                  one that is begun */
+
+struct cuda_timing {
+    cudaEvent_t  begin, end;
+};
+
 struct cuda_backend {
     struct backend           base;       /* first */
     struct backend_ops       ops;
     char                     name[320];
     int                      device_idx;
-    bool                     simple_kernels, graphs, pdl, invariant;
+    bool                     simple_kernels, graphs, pdl, invariant, fuses;
     int                      num_sms;
+    struct gemm_limits       gemm_limits;
     cudaStream_t             stream;
     bool                     failed;     /* sticky */
     struct err               failure;
@@ -178,6 +215,7 @@ struct cuda_backend {
                                             done, attention() may */
     struct rope_params       rope;
 
+    struct cuda_fuse         fuse;
     struct cuda_step_arrays  dev;
     size_t                   dev_bytes[11];  /* room of each, in their order */
     int32_t                 *seq_tables, *seq_rows;  /* host, [max_num_seqs] */
@@ -193,10 +231,17 @@ struct cuda_backend {
     /* sampling */
     int32_t                 *sampled;    /* device, [max_num_logits] */
     int                      num_sampled;    /* rows of the last sample() */
+    int                      sample_cluster_max;    /* of sample_launch, */
+    int                      sample_at_once[2];     /* for this vocabulary: */
+    int                      sample_vocab;
     struct sample_state      sampling;   /* scratch, device */
     size_t                   sampling_words;
     struct cuda_sample       samples[SAMPLES_IN_FLIGHT];
     unsigned int             samples_issued, samples_collected;
+    bool                     timing;     /* begin and end of steps are recorded */
+    unsigned int             timed_from; /* the first sample() that is */
+    struct cuda_timing       timings[CUDA_STEPS_TIMED];  /* by number of the
+                                            step's sample() */
 };
 
 /* Remembers the first CUDA error; `what` was being done.  True when ok. */
@@ -227,12 +272,37 @@ void cuda_graph_end(struct cuda_backend *cb);
 void cuda_graphs_drop(struct cuda_backend *cb);
 struct cuda_model *cuda_model_of(struct cuda_backend *cb, uint64_t model_id);
 
+/* cuda_fuse.c.  The ops answer whether they have been noted: then there is
+ * nothing else to do. */
+int cuda_fuse_reserve(struct cuda_backend *cb, struct err *err);
+void cuda_fuse_release(struct cuda_backend *cb);
+void cuda_fuse_begin(struct cuda_backend *cb, bool is_decode);
+void cuda_fuse_drop(struct cuda_backend *cb);        /* not this step */
+void cuda_fuse_end(struct cuda_backend *cb);
+bool cuda_fuse_embed(struct cuda_backend *cb, const struct tensor *x,
+                     const struct weight *w);
+bool cuda_fuse_linear(struct cuda_backend *cb, const struct linear_args *args);
+bool cuda_fuse_lm_head(struct cuda_backend *cb,
+                       const struct lm_head_args *args);
+bool cuda_fuse_rope(struct cuda_backend *cb, const struct rope_params *p);
+bool cuda_fuse_attention(struct cuda_backend *cb,
+                         const struct attention_params *p, enum dtype dtype);
+
 /* cuda_sample.c */
 int cuda_sample_reserve(struct cuda_backend *cb,
                         const struct backend_limits *l, struct err *err);
 void cuda_sample_release(struct cuda_backend *cb);
 void cuda_sample(struct backend *be, const struct sample_args *args);
 int cuda_sampled(struct backend *be, int32_t *token_ids, struct err *err);
+bool cuda_sample_is_done(struct backend *be);
+
+/* cuda_timing.c */
+void cuda_time_steps(struct backend *be);
+bool cuda_step_time(struct backend *be, struct step_time *out);
+void cuda_timing_begin(struct cuda_backend *cb);   /* before a step's first
+                                                      kernel */
+void cuda_timing_end(struct cuda_backend *cb);     /* after its last one */
+void cuda_timing_release(struct cuda_backend *cb);
 
 /* cuda_gemm.c: y [num, n] = x [num, k] w^T + bias, rows of y y_stride apart;
  * y_dtype is x's dtype or F32, bias is in it, or NULL.  add: y is added, to the
@@ -249,6 +319,20 @@ int cuda_gemm_init(struct cuda_backend *cb, struct err *err);
 void cuda_gemm_destroy(struct cuda_backend *cb);
 struct cuda_gemm_plan *cuda_gemm_place(struct cuda_backend *cb,
                                        const struct cuda_gemm_key *key);
+
+/* Median ms of some runs of issue(cb, what), with a cold cache; negative when
+ * it does not run.  May that be done now?  The rows that share a choice with
+ * `num`. */
+float cuda_gemm_time(struct cuda_backend *cb,
+                     bool (*issue)(struct cuda_backend *cb, const void *what),
+                     const void *what);
+bool cuda_gemm_may_time(const struct cuda_backend *cb);
+int64_t cuda_gemm_bucket(int64_t num);
+
+/* cuda_large.c: linear() of more than CUDA_DECODE_ROWS_MAX rows in one kernel,
+ * where that is faster; false, and nothing done, where not.  x normed. */
+bool cuda_linear_large(struct cuda_backend *cb, const struct linear_args *args,
+                       const void *x, int num);
 
 /* cuda_tune.c: reads the choices of earlier runs; writes them when there are
  * new ones.  A file that cannot be used is as none. */
@@ -279,6 +363,7 @@ void cuda_lm_head(struct backend *be, const struct lm_head_args *args);
 
 /* cuda_attention.c */
 void cuda_rope_flush(struct cuda_backend *cb);    /* part of cuda_flush() */
+void cuda_rope(struct cuda_backend *cb, const struct rope_params *p);
 void cuda_qk_norm_rope_append(struct backend *be,
                               const struct qk_norm_rope_append_args *args);
 void cuda_attention(struct backend *be, const struct attention_args *args);

@@ -1,13 +1,21 @@
 /* cuda_linear.c - linear() and lm_head() in terms of kernels/ and cuBLASLt.
  *
- * A product writes its result where it belongs when nothing follows, otherwise
- * to `product`, for an epilogue kernel.  A residual addition stays pending: the
- * next linear(), which norms what it is added to, does both in one kernel, and
- * any other op or the step's end does it before; with many rows cuBLASLt adds,
- * which saves a pass over memory.  What cuBLASLt does not take goes through
- * fp32. */
+ * Products of few rows, and of those of decode steps the large ones, are
+ * kernels of our own that do what follows the product as well.  cuBLASLt writes
+ * its result where it belongs when nothing follows, otherwise to `product`, for
+ * an epilogue kernel.  Its residual addition stays pending: the next linear(),
+ * which norms what it is added to, does both in one kernel, and any other op or
+ * the step's end does it before; with many rows cuBLASLt adds, which saves a
+ * pass over memory.  What cuBLASLt does not take goes through fp32. */
 #include "engine/backend/cuda/cuda_internal.h"
 #include "engine/base/check.h"
+
+/* Where the Hopper kernel was measured to be faster than cuBLASLt and what
+ * follows it: rows of x, elements of weights. */
+#define GEMM_ROWS_SILU_MUL  128
+#define GEMM_ROWS_F32       32        /* lm_head */
+#define GEMM_ROWS_OTHER     96
+#define GEMM_ELEMS_MIN      (16 << 20)
 
 void
 cuda_flush(struct cuda_backend *cb)
@@ -29,10 +37,11 @@ at_byte(const void *data, int64_t elems, enum dtype dtype)
     return (char *) (uintptr_t) data + (size_t) elems * dtype_bytes(dtype);
 }
 
-/* Does a pending addition to x on the way. */
+/* Does a pending addition to x on the way.  early: a product of gemm_launch()
+ * follows. */
 static const void *
 norm_rows(struct cuda_backend *cb, const struct tensor *x,
-          const struct norm *norm, const int32_t *rows, int num)
+          const struct norm *norm, const int32_t *rows, int num, bool early)
 {
     const void  *add = NULL;
     check_eq(norm->weight->in, x->shape[1]);
@@ -46,8 +55,8 @@ norm_rows(struct cuda_backend *cb, const struct tensor *x,
         .y = cb->normed, .x = x->data, .add = add,
         .weight = norm->weight->vector, .rows = rows,
         .dtype = cuda_kernel_dtype(x->dtype), .num = num,
-        .n = (int) x->shape[1], .eps = norm->eps, .pdl = cuda_overlap(cb) },
-        cb->stream), "rmsnorm");
+        .n = (int) x->shape[1], .eps = norm->eps, .pdl = cuda_overlap(cb),
+        .early = early }, cb->stream), "rmsnorm");
     return cb->normed;
 }
 
@@ -137,16 +146,50 @@ linear_gemv(struct cuda_backend *cb, const struct linear_args *args,
         .dtype = cuda_kernel_dtype(args->x.dtype), .num = num,
         .n = (int) args->y.shape[1], .k = (int) w->in,
         .add = args->epilogue == EPILOGUE_ADD,
-        .silu_mul = args->epilogue == EPILOGUE_SILU_MUL,
-        .overlap = cuda_overlap(cb) };
+        .silu_mul = args->epilogue == EPILOGUE_SILU_MUL };
     if (cb->simple_kernels || cb->invariant || num > GEMV_ROWS_MAX
         || w->num_parts != 1
         || w->part[0].dtype != args->x.dtype || !gemv_takes(&p))
     {
         return false;
     }
+    p.overlap = cuda_overlap(cb);
     (void) cuda_keep(cb, gemv_launch(&p, cb->stream), "gemv");
     return true;
+}
+
+/* Is kernels/gemm_sm90.cu for this product?  Where it is faster than cuBLASLt,
+ * or always when a row must not depend on their number. */
+static bool
+wants_gemm(const struct cuda_backend *cb, const struct weight *w,
+           const struct gemm_params *p, enum dtype x_dtype)
+{
+    int   most = p->silu_mul ? GEMM_ROWS_SILU_MUL
+                 : p->y_f32 ? GEMM_ROWS_F32 : GEMM_ROWS_OTHER;
+    bool  faster = p->num > GEMV_ROWS_MAX && p->num <= most
+                   && w->rows * w->in >= GEMM_ELEMS_MIN;
+    return !cb->simple_kernels && (cb->invariant || faster)
+           && w->num_parts == 1 && w->part[0].dtype == x_dtype
+           && gemm_takes(p);
+}
+
+/* GEMM_ROWS_MAX rows at a time. */
+static void
+gemm_rows(struct cuda_backend *cb, struct gemm_params *p, size_t elem_bytes)
+{
+    int          num = p->num;
+    const char  *x = p->x;
+    char        *y = p->y;
+    size_t       x_row = (size_t) p->k * elem_bytes;
+    size_t       y_row = (size_t) p->n * (p->y_f32 ? sizeof(float)
+                                                   : elem_bytes);
+    for (int first = 0; first < num; first += GEMM_ROWS_MAX) {
+        p->num = num - first < GEMM_ROWS_MAX ? num - first : GEMM_ROWS_MAX;
+        p->x = x + (size_t) first * x_row;
+        p->y = y + (size_t) first * y_row;
+        p->overlap = cuda_overlap(cb);
+        (void) cuda_keep(cb, gemm_launch(p, cb->stream), "gemm");
+    }
 }
 
 /* False, and nothing done, when cuBLASLt does not take it. */
@@ -208,11 +251,28 @@ cuda_linear(struct backend *be, const struct linear_args *args)
     check_le(w->rows, 2 * (int64_t) cb->limits.row_elems_max);
     int  num = cuda_rows_of(cb, &args->x), y_rows = cuda_rows_of(cb, &args->y);
     num = num < y_rows ? num : y_rows;
+    if (cuda_fuse_linear(cb, args)) {
+        return;
+    }
+    struct gemm_params  p = {
+        .y = args->y.data,
+        .x = args->norm.weight != NULL ? cb->normed : args->x.data,
+        .w = w->part[0].data, .bias = w->bias, .limits = &cb->gemm_limits,
+        .dtype = cuda_kernel_dtype(args->x.dtype), .num = num,
+        .n = (int) args->y.shape[1], .k = (int) w->in,
+        .add = args->epilogue == EPILOGUE_ADD,
+        .silu_mul = args->epilogue == EPILOGUE_SILU_MUL };
+    bool  gemm = wants_gemm(cb, w, &p, args->x.dtype);
     if (args->norm.weight != NULL) {
-        x = norm_rows(cb, &args->x, &args->norm, NULL, num);
+        x = norm_rows(cb, &args->x, &args->norm, NULL, num, gemm);
     }
     cuda_flush(cb);
-    if (!linear_gemv(cb, args, x, num) && !linear_direct(cb, args, x, num)) {
+    if (gemm) {
+        gemm_rows(cb, &p, dtype_bytes(args->x.dtype));
+    } else if (!linear_gemv(cb, args, x, num)
+               && !cuda_linear_large(cb, args, x, num)
+               && !linear_direct(cb, args, x, num))
+    {
         linear_through_fp32(cb, args, x, num);
     }
 }
@@ -231,12 +291,19 @@ cuda_lm_head(struct backend *be, const struct lm_head_args *args)
     check_eq(args->logits.shape[1], w->rows);
     check_le(cb->step.num_logits, args->logits.shape[0]);
     check_le(w->in, cb->limits.row_elems_max);
-    if (num == 0) {
+    if (num == 0 || cuda_fuse_lm_head(cb, args)) {
         return;
     }
+    struct gemm_params  p = {
+        .y = args->logits.data, .x = cb->normed, .w = w->part[0].data,
+        .limits = &cb->gemm_limits,
+        .dtype = cuda_kernel_dtype(args->x.dtype), .num = num,
+        .n = (int) w->rows, .k = (int) w->in, .y_f32 = 1 };
+    bool  gemm = wants_gemm(cb, w, &p, args->x.dtype);
     cuda_flush(cb);
     if (args->norm.weight != NULL) {
-        (void) norm_rows(cb, &args->x, &args->norm, cb->dev.logits_idx, num);
+        (void) norm_rows(cb, &args->x, &args->norm, cb->dev.logits_idx, num,
+                         gemm);
     } else {
         enum kernel_dtype  dtype = cuda_kernel_dtype(args->x.dtype);
         (void) cuda_keep(cb, gather_launch(&(struct gather_params) {
@@ -245,17 +312,18 @@ cuda_lm_head(struct backend *be, const struct lm_head_args *args)
             .n = (int) w->in, .pdl = cuda_overlap(cb) }, cb->stream),
             "gather of logits rows");
     }
-    struct gemv_params  p = {
-        .y = args->logits.data, .x = cb->normed, .w = w->part[0].data,
-        .dtype = cuda_kernel_dtype(args->x.dtype), .num = num,
-        .n = (int) w->rows, .k = (int) w->in, .y_f32 = 1,
-        .overlap = cuda_overlap(cb) };
-    if (!cb->simple_kernels && !cb->invariant && num <= GEMV_ROWS_MAX
-        && w->num_parts == 1
-        && w->part[0].dtype == args->x.dtype && gemv_takes(&p))
+    struct gemv_params  few = {
+        .y = p.y, .x = p.x, .w = p.w, .dtype = p.dtype, .num = num, .n = p.n,
+        .k = p.k, .y_f32 = 1 };
+    if (gemm) {
+        gemm_rows(cb, &p, dtype_bytes(args->x.dtype));
+    } else if (!cb->simple_kernels && !cb->invariant && num <= GEMV_ROWS_MAX
+               && w->num_parts == 1 && w->part[0].dtype == args->x.dtype
+               && gemv_takes(&few))
     {
-        (void) cuda_keep(cb, gemv_launch(&p, cb->stream), "gemv");
-        return;
+        few.overlap = cuda_overlap(cb);
+        (void) cuda_keep(cb, gemv_launch(&few, cb->stream), "gemv");
+    } else {
+        matmul_f32(cb, w, cb->normed, args->x.dtype, num, args->logits.data);
     }
-    matmul_f32(cb, w, cb->normed, args->x.dtype, num, args->logits.data);
 }

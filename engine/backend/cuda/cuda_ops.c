@@ -50,6 +50,9 @@ cuda_embed(struct backend *be, struct tensor x, const struct weight *w)
     if (cb->model != NULL) {
         cb->model->num_ids = part->rows;
     }
+    if (cuda_fuse_embed(cb, &x, w)) {
+        return;
+    }
     (void) cuda_keep(cb, gather_launch(&(struct gather_params) {
         .y = x.data, .x = part->data, .ids = cb->dev.input_ids,
         .y_dtype = cuda_kernel_dtype(x.dtype),

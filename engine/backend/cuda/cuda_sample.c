@@ -120,8 +120,8 @@ cuda_sample_reserve(struct cuda_backend *cb, const struct backend_limits *l,
     return OK;
 }
 
-/* The vocabulary is known when the first row is sampled; a second, larger one
- * makes this wait once. */
+/* Scratch of the slow kernels.  The vocabulary is known when the first row is
+ * sampled; a second, larger one makes this wait once. */
 static bool
 reserve_words(struct cuda_backend *cb, int64_t vocab_size)
 {
@@ -183,6 +183,50 @@ issue_masks(struct cuda_backend *cb, struct cuda_sample *s,
     }
 }
 
+/* The rows' parameters to pinned memory, and what they have in common to the
+ * launch; false: one is not for the fast kernel. */
+static bool
+pack_rows(struct cuda_sample *s, const struct sample_args *args,
+          struct sample_launch *p)
+{
+    bool  fast = true;
+    for (int i = 0; i < args->num_rows; i++) {
+        const struct sample_row  *r = &args->rows[i];
+        bool  greedy = r->temperature < SAMPLE_TEMPERATURE_MIN
+                       || r->top_k == 1;
+        s->rows[i] = (struct sample_params) {
+            .temperature = r->temperature, .top_p = r->top_p,
+            .min_p = r->min_p, .top_k = r->top_k, .seed = r->seed,
+            .position = r->position };
+        fast = fast && r->temperature <= SAMPLE_SM90_TEMPERATURE_MAX;
+        p->all_greedy = p->all_greedy && greedy;
+        p->any_filter = p->any_filter
+                        || (!greedy
+                            && ((r->top_k > 0 && r->top_k < p->vocab_size)
+                                || r->top_p < 1.0f));
+    }
+    return fast;
+}
+
+static void
+issue_sample(struct cuda_backend *cb, struct sample_launch *p, bool fast)
+{
+    if (fast && !cb->simple_kernels && sample_sm90_takes(p)) {
+        if (cb->sample_vocab != p->vocab_size) {
+            (void) cuda_keep(cb, sample_sm90_at_once(p->vocab_size,
+                                                     cb->sample_at_once),
+                             "sample");
+            cb->sample_vocab = p->vocab_size;
+        }
+        memcpy(p->clusters_at_once, cb->sample_at_once,
+               sizeof p->clusters_at_once);
+        (void) cuda_keep(cb, sample_sm90_launch(p, cb->stream), "sample");
+    } else if (reserve_words(cb, p->vocab_size)) {
+        p->state = cb->sampling;
+        (void) cuda_keep(cb, sample_launch_rows(p, cb->stream), "sample");
+    }
+}
+
 void
 cuda_sample(struct backend *be, const struct sample_args *args)
 {
@@ -193,33 +237,22 @@ cuda_sample(struct backend *be, const struct sample_args *args)
     struct sample_launch   p = {
         .logits = args->logits.data, .vocab_size = (int) vocab,
         .num_rows = args->num_rows, .num_sms = cb->num_sms, .all_greedy = 1,
+        .cluster_max = cb->sample_cluster_max, .pdl = cb->pdl,
         .params = s->rows, .ids = cb->sampled, .host_ids = s->ids };
     check(!cb->in_step);
     check_lt(cb->samples_issued - cb->samples_collected, SAMPLES_IN_FLIGHT);
     check(args->logits.dtype == DTYPE_F32 && args->logits.ndim == 2);
-    check(args->num_rows >= 1 && args->num_rows <= cb->limits.max_num_logits);
+    check(args->num_rows >= 0 && args->num_rows <= cb->limits.max_num_logits);
     check(args->num_rows <= args->logits.shape[0]);
     check(vocab >= 1 && vocab <= 1 << 22);
     (void) cuda_keep(cb, cudaSetDevice(cb->device_idx), "cudaSetDevice");
-    for (int i = 0; i < args->num_rows; i++) {
-        const struct sample_row  *r = &args->rows[i];
-        bool  greedy = r->temperature < SAMPLE_TEMPERATURE_MIN
-                       || r->top_k == 1;
-        s->rows[i] = (struct sample_params) {
-            .temperature = r->temperature, .top_p = r->top_p,
-            .min_p = r->min_p, .top_k = r->top_k, .seed = r->seed,
-            .position = r->position };
-        p.all_greedy = p.all_greedy && greedy;
-        p.any_filter = p.any_filter
-                       || (!greedy && ((r->top_k > 0 && r->top_k < vocab)
-                                       || r->top_p < 1.0f));
-    }
+    bool  fast = pack_rows(s, args, &p);
     s->num_rows = args->num_rows;
-    if (reserve_words(cb, vocab)) {
-        p.state = cb->sampling;
+    if (args->num_rows > 0) {
         issue_masks(cb, s, args);
-        (void) cuda_keep(cb, sample_launch_rows(&p, cb->stream), "sample");
+        issue_sample(cb, &p, fast);
     }
+    cuda_timing_end(cb);
     (void) cuda_keep(cb, cudaEventRecord(s->done, cb->stream), "sample");
     cb->num_sampled = args->num_rows;
     cb->samples_issued++;
@@ -239,4 +272,15 @@ cuda_sampled(struct backend *be, int32_t *token_ids, struct err *err)
     }
     memcpy(token_ids, s->ids, (size_t) s->num_rows * sizeof *token_ids);
     return OK;
+}
+
+/* An error is told by sampled(). */
+bool
+cuda_sample_is_done(struct backend *be)
+{
+    struct cuda_backend  *cb = (struct cuda_backend *) be;
+    struct cuda_sample   *s = &cb->samples[cb->samples_collected
+                                           % SAMPLES_IN_FLIGHT];
+    check(cb->samples_collected != cb->samples_issued);
+    return cudaEventQuery(s->done) != cudaErrorNotReady;
 }

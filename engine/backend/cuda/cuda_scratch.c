@@ -41,6 +41,7 @@ cuda_release_step(struct cuda_backend *cb)
     void *const  device[] = { cb->normed, cb->product, cb->partial_out,
                               cb->partial_ml, cb->counters, cb->step_device };
     cuda_graphs_drop(cb);
+    cuda_fuse_release(cb);
     for (size_t i = 0; i < sizeof device / sizeof *device; i++) {
         cuda_free(&cb->base, device[i]);
     }
@@ -208,7 +209,8 @@ cuda_reserve(struct backend *be, const struct backend_limits *limits,
                      : l.max_num_seqs * CUDA_SPLITS_PER_SEQ
                        + CUDA_SPLITS_EXTRA;
     if (reserve_scratch(cb, &l, err) != OK || reserve_arrays(cb, &l, err) != OK
-        || cuda_sample_reserve(cb, &l, err) != OK)
+        || cuda_sample_reserve(cb, &l, err) != OK
+        || cuda_fuse_reserve(cb, err) != OK)
     {
         return ERROR;
     }

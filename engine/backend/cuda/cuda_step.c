@@ -26,6 +26,8 @@
 #define CHUNK_LONG_FROM   4096
 #define GROW_MIN          (-2)     /* CHUNK_KEYS >> 2 is one tile */
 #define FEW_BLOCKS_PER_SM 1
+#define FUSED_CHUNK_KEYS  64       /* items of a step in one launch have a
+                                      multiple */
 #define WORD              16       /* bytes the device reads at once */
 #define SHARES_PER_SM     4        /* the best of 2 to 6 on an H200 */
 #define BLOCK_ROWS_MIN    9        /* a multiprocessor a share: from so many */
@@ -180,24 +182,51 @@ choose_grow(const struct cuda_backend *cb, const struct step_inputs *in,
     return grow;
 }
 
+/* For a step in one launch: keys of an item, so that every multiprocessor has
+ * one item and kv head at most where there is a choice; *num: the items. */
+static int
+choose_chunk(const struct cuda_backend *cb, const struct step_inputs *in,
+             int *num)
+{
+    int      most = cb->num_sms / cb->model->num_kv_heads, chunk;
+    int64_t  keys = 0;
+    for (int s = 0; s < in->num_seqs; s++) {
+        keys += in->context_lens[s];
+    }
+    most = min_int(most > in->num_seqs ? most : in->num_seqs, cb->max_splits);
+    chunk = (int) (keys / most) / FUSED_CHUNK_KEYS * FUSED_CHUNK_KEYS;
+    do {
+        chunk += FUSED_CHUNK_KEYS;
+        *num = 0;
+        for (int s = 0; s < in->num_seqs; s++) {
+            *num += (in->context_lens[s] + chunk - 1) / chunk;
+        }
+    } while (*num > most);
+    return chunk;
+}
+
 static void
 plan_decode(struct packer *p, const struct step_inputs *in,
             const int32_t *tables)
 {
     struct cuda_backend  *cb = p->cb;
-    int                   num, at = 0, grow = choose_grow(cb, in, &num);
+    int                   num, at = 0, grow = 0, chunk = 0;
+    if (cb->fuse.on && cb->model->num_kv_heads > 0) {
+        chunk = choose_chunk(cb, in, &num);
+    } else {
+        grow = choose_grow(cb, in, &num);
+    }
     struct attention_item  *items = pack_room(p, cb->dev.decode,
                                               (size_t) num * sizeof *items);
     cb->num_decode = num;
     for (int s = 0; s < in->num_seqs; s++) {
-        int  first = at, len = in->context_lens[s];
-        for (int key = 0; query_len(in, s) == 1 && key < len;
-             key = chunk_end(key, grow))
-        {
+        int  first = at, len = in->context_lens[s], end;
+        for (int key = 0; query_len(in, s) == 1 && key < len; key = end) {
+            end = chunk > 0 ? key + chunk : chunk_end(key, grow);
             items[at] = (struct attention_item) {
                 .seq = s, .table = tables[s], .row = in->cu_seqlens_q[s],
                 .num_rows = 1, .position = len - 1, .key_begin = key,
-                .key_end = min_int(chunk_end(key, grow), len),
+                .key_end = min_int(end, len),
                 .partial = first, .part = at - first };
             at++;
         }
@@ -426,7 +455,8 @@ pack_step(struct cuda_backend *cb, const struct step_inputs *in)
     struct packer  p = { .cb = cb, .half = &cb->half[cb->num_steps % 2] };
     int32_t       *tables = cb->seq_tables, *rows = cb->seq_rows;
     p.params = (struct unpack_params) {
-        .src = p.half->host, .dst = cb->step_device, .sampled = cb->sampled };
+        .src = p.half->host, .dst = cb->step_device, .sampled = cb->sampled,
+        .pdl = cb->pdl };
     (void) cuda_keep(cb, cudaEventSynchronize(p.half->unpacked),
                      "the step before the last");
     /* the ids come first: see unpack_params */
@@ -442,10 +472,14 @@ pack_step(struct cuda_backend *cb, const struct step_inputs *in)
     cb->num_decode = cb->num_shares = 0;
     cb->block_shares = false;
     plan_prefill(&p, in, tables);
-    if (!plan_shares(&p, in, rows, tables)) {
+    cuda_fuse_begin(cb, is_decode(in));
+    if (plan_shares(&p, in, rows, tables)) {
+        cuda_fuse_drop(cb);
+    } else {
         plan_decode(&p, in, tables);
     }
     pack_ints(&p, cb->dev.num_decode, &cb->num_decode, 1, 1, 0);
+    cuda_timing_begin(cb);
     (void) cuda_keep(cb, unpack_launch(&p.params, cb->stream),
                      "upload of a step");
     (void) cuda_keep(cb, cudaEventRecord(p.half->unpacked, cb->stream),
@@ -488,6 +522,7 @@ cuda_step_end(struct backend *be)
 {
     struct cuda_backend  *cb = (struct cuda_backend *) be;
     check(cb->in_step);
+    cuda_fuse_end(cb);
     cuda_flush(cb);
     cuda_graph_end(cb);
     cuda_tune_save(cb);

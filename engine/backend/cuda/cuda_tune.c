@@ -1,4 +1,4 @@
-/* cuda_tune.c - cuBLASLt's algorithms, as timed, in a file.
+/* cuda_tune.c - how to compute products, as timed, in a file.
  *
  * One line that says for which GPU, driver and libraries they are, the plans as
  * they are in memory, and a checksum of all that.  Anything else is ignored and
@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define TUNE_VERSION  1
+#define TUNE_VERSION  2
 #define HEAD_BYTES    512
 #define PATH_BYTES    4096
 

@@ -618,8 +618,10 @@ ahead_the_trace_tells_ends_with_the_plan_made_before(void **state)
     }
     assert_int_equal(num_lines, 4);        /* the last has no plan */
     assert_non_null(strstr(text, "\"plan\":[[2,\"decode\",1,4]],\"preempted\""
-                                 ":[],\"finished\":[[1,\"length\"]],"
-                                 "\"wait_ns\":"));
+                                 ":[],\"finished\":[[1,\"length\"]],"));
+    assert_non_null(strstr(text, samples ? "\"device\":[[1,2,1000]],\"issued_ns\""
+                                 : "\"device\":[],\"issued_ns\":"));
+    assert_non_null(strstr(text, "\"wait_ns\":"));
     assert_non_null(strstr(text, "\"plan\":[],\"preempted\":[],\"finished\":"
                                  "[[2,\"length\"]]"));
     (void) close(fd);

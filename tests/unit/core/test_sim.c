@@ -73,6 +73,7 @@ sim_create(struct sim *s)
         .max_num_batched_tokens = f.max_num_seqs + (int) rnd(s, 40),
         .max_model_len = f.max_model_len,
         .max_waiting = (int32_t) rnd(s, 20),
+        .max_num_mixed_tokens = (int32_t) rnd(s, 12),
         .enable_chunked_prefill = rnd(s, 4) != 0,
         .async_scheduling = ahead,
     };

@@ -68,12 +68,25 @@ model_sampled(struct model *m, int32_t *token_ids, struct err *err)
     return OK;
 }
 
-int
-model_sync(struct model *m, struct err *err)
+bool
+model_sample_is_done(const struct model *m)
 {
     (void) m;
-    (void) err;
-    return OK;
+    return true;
+}
+
+void
+model_time_steps(struct model *m)
+{
+    (void) m;
+}
+
+bool
+model_step_time(struct model *m, struct step_time *out)
+{
+    (void) m;
+    (void) out;
+    return false;
 }
 
 int

@@ -328,6 +328,45 @@ without_chunks_a_prompt_is_computed_whole_or_not_at_all(void **state)
 }
 
 static void
+a_step_with_decodes_is_short_but_never_without_prompts(void **state)
+{
+    (void) state;
+    struct sched          *s;
+    struct sched_options   o = {
+        .max_num_seqs = 8, .max_num_batched_tokens = 16, .max_model_len = 64,
+        .max_seqs = 8, .block_size = 4, .num_blocks = 60,
+        .max_num_mixed_tokens = 7, .enable_chunked_prefill = true
+    };
+    struct plan           *p;
+
+    assert_int_equal(sched_create(&s, &o, NULL), OK);
+    (void) add(s, 1, 10, 20);
+    (void) add(s, 2, 20, 20);
+    for (uint64_t id = 3; id <= 6; id++) {
+        (void) add(s, id, 1, 20);
+    }
+    (void) add(s, 7, 40, 2);
+    p = sched_next(s, 1);                    /* nobody waits: all that fits */
+    assert_int_equal(p->num_prefill_tokens, 16);
+    finish_step(s, p);
+    for (int64_t step = 2; step <= 3; step++) {
+        p = sched_next(s, step);
+        assert_int_equal(p->num_decode_seqs, 1);
+        assert_int_equal(p->num_prefill_tokens, 6);
+        finish_step(s, p);
+    }
+    p = sched_next(s, 4);                    /* 2 ends, all the small ones */
+    assert_int_equal(p->num_tokens, 7);
+    assert_int_equal(p->num_seqs, 6);
+    finish_step(s, p);
+    p = sched_next(s, 5);
+    assert_int_equal(p->num_decode_seqs, 6); /* leave 1, a quarter is 2 */
+    assert_int_equal(p->num_prefill_tokens, 2);
+    finish_step(s, p);
+    sched_destroy(s);
+}
+
+static void
 the_next_step_is_planned_by_counts_alone(void **state)
 {
     (void) state;
@@ -375,6 +414,30 @@ an_ending_sequence_gives_up_its_seat_but_not_its_life(void **state)
     sched_issued(s);
     collect(s, p1);
     collect(s, p2);
+    sched_destroy(s);
+}
+
+static void
+a_step_of_newcomers_alone_is_thin_until_they_are_many(void **state)
+{
+    (void) state;
+    struct sched  *s = make_sched(4, 16, 4, 40);
+
+    assert_true(sched_is_thin(s));           /* nobody is there */
+    (void) add(s, 1, 3, 1);
+    assert_true(sched_is_thin(s));
+    (void) add(s, 2, 13, 1);                 /* 16 is a step */
+    assert_false(sched_is_thin(s));
+    struct plan  *p = sched_next(s, 1);
+    sched_issued(s);                         /* both have their last token */
+    assert_true(sched_is_thin(s));
+    (void) add(s, 3, 3, 2);
+    assert_true(sched_is_thin(s));
+    struct plan  *q = sched_next(s, 2);
+    sched_issued(s);
+    assert_false(sched_is_thin(s));          /* 3 goes on */
+    collect(s, p);
+    collect(s, q);
     sched_destroy(s);
 }
 
@@ -593,6 +656,22 @@ run_oldest_running(const struct run *r)
     return oldest != NULL ? oldest->id : UINT64_MAX;
 }
 
+/* A sequence that goes on with its decode may come after prompts of the step
+ * that knew of none. */
+static void
+run_check_mixed(const struct run *r, const struct plan *p)
+{
+    int32_t  most = r->options.max_num_mixed_tokens;
+    int32_t  least = (most + 3) / 4;
+
+    if (most > 0 && r->options.enable_chunked_prefill && p->num_seqs > 0
+        && p->seqs[0].decode && p->num_prefill_tokens > least)
+    {
+        check_le(p->num_tokens, most + p->num_decode_seqs - 1);
+        check_le(p->num_prefill_tokens, most - 1);
+    }
+}
+
 static void
 run_check_plan(const struct run *r, const struct plan *p, uint64_t oldest_id)
 {
@@ -618,6 +697,7 @@ run_check_plan(const struct run *r, const struct plan *p, uint64_t oldest_id)
     }
     check_eq(num_tokens, p->num_tokens);
     check_le(num_tokens, r->options.max_num_batched_tokens);
+    run_check_mixed(r, p);
 }
 
 /* No block of the step in flight may be another sequence's in the next. */
@@ -721,6 +801,7 @@ run_options(struct run *r)
     o->block_size = block_sizes[rnd(r, 4)];
     o->num_blocks = 2 + (int32_t) rnd(r, rnd(r, 2) == 0 ? 3 : 40);
     o->enable_chunked_prefill = rnd(r, 4) != 0;
+    o->max_num_mixed_tokens = (int32_t) rnd(r, 3) * (int32_t) rnd(r, 9);
     if (!o->enable_chunked_prefill
         && o->max_num_batched_tokens < o->max_model_len)
     {
@@ -814,8 +895,11 @@ main(int argc, char **argv)
         cmocka_unit_test(deadlines_expire_in_every_state_and_only_then),
         cmocka_unit_test(
             without_chunks_a_prompt_is_computed_whole_or_not_at_all),
+        cmocka_unit_test(
+            a_step_with_decodes_is_short_but_never_without_prompts),
         cmocka_unit_test(the_next_step_is_planned_by_counts_alone),
         cmocka_unit_test(an_ending_sequence_gives_up_its_seat_but_not_its_life),
+        cmocka_unit_test(a_step_of_newcomers_alone_is_thin_until_they_are_many),
         cmocka_unit_test(
             a_stop_seen_late_wastes_one_row_and_its_blocks_are_fenced),
         cmocka_unit_test(a_preemption_in_flight_pays_one_step_later),
