@@ -7,8 +7,9 @@
  * bucket is issued (kernels are loaded, cuBLASLt's algorithms chosen), the
  * second recorded, later ones replayed.
  *
- * A model whose decode attention exists in two kernels has two graphs a
- * bucket.  When all places are taken, steps are issued. */
+ * A model whose decode attention exists in two kernels, or whose steps are one
+ * launch up to a number of keys, has two graphs a bucket.  When all places are
+ * taken, steps are issued. */
 #include "engine/backend/cuda/cuda_internal.h"
 #include "engine/base/check.h"
 
@@ -66,7 +67,8 @@ graph_of(struct cuda_backend *cb)
         struct cuda_graph  *g = &cb->record[i];
         if (g->state == GRAPH_FREE
             || (g->model_id == cb->model->id && g->rows == cb->rows
-                && g->shares == (cb->num_shared > 0)))
+                && g->shares == (cb->num_shared > 0)
+                && g->fused == cb->fuse.on))
         {
             return g;
         }
@@ -85,7 +87,7 @@ cuda_graph_begin(struct cuda_backend *cb)
     case GRAPH_FREE:
         *g = (struct cuda_graph) {
             .state = GRAPH_WARM, .model_id = cb->model->id, .rows = cb->rows,
-            .shares = cb->num_shared > 0 };
+            .shares = cb->num_shared > 0, .fused = cb->fuse.on };
         return;
     case GRAPH_WARM:
         if (cuda_keep(cb, cudaStreamBeginCapture(
