@@ -1,15 +1,13 @@
 /* attention_decode_sm90.cu - attention of one new token a sequence on Hopper:
- * warps take items, each one (sequence, kv head, range of keys), as they get
- * done with them.
+ * every warp of the GPU reads an equal share of all keys.
  *
- * A warp is on its own: it brings its items' tiles of 32 keys of K and V through
- * a ring of its own by TMA, one ring ahead of what it computes and without a
- * pause between items, and never waits for another warp.  The query heads of
- * the kv head are the rows of one 16-row mma.sync tile.  Its first item is the
- * one of its number, later ones are counted off in memory: multiprocessors do
- * not get equal shares of the memory, so with equal shares of the keys the
- * slowest took 16 % longer than most.  Items get smaller towards the end of the
- * list (cuda_plan.c).
+ * A warp is on its own: it runs the items decode_first[w] .. decode_first[w +
+ * 1] - 1, each one (sequence, kv head, range of keys), brings their tiles of 32
+ * keys of K and V through a ring of its own by TMA, one ring ahead of what it
+ * computes and without a pause between items, and never waits for another
+ * warp.  The query heads of the kv head are the rows of one 16-row mma.sync
+ * tile.  Shares lie across the multiprocessors: share s is warp s / blocks of
+ * block s % blocks.
  *
  * Ranges that do not hold all keys of their sequence leave a partial result;
  * the warp that counts itself last merges them in the order of the parts.  So
@@ -84,20 +82,12 @@ item_tiles(int begin, int end)
 
 /* ---- bringing tiles ---- */
 
-/* A warp's items, taken and not yet begun: at most STAGES have tiles, and tiles
- * are what a window may leave an item none of. */
-#define QUEUE  8
-
 /* Where the next tile comes from; row0, row1 are a lane's: of tile `batch` +
  * lane of the item. */
 struct cursor {
-    int   tile, tiles, batch;
-    int   row0, row1;
-    int   num_items;       /* of the step */
-    int   next;            /* item to take; num_items and more: none is left */
-    int   taken, begun;    /* items of this warp, counted */
-    int   tiles_ahead;     /* brought, not computed */
-    int  *queue;           /* [QUEUE] the warp's, in shared memory */
+    int  item, end_item;
+    int  tile, tiles, batch;
+    int  row0, row1;
 };
 
 /* Row of the map where a key lies. */
@@ -151,52 +141,24 @@ bring(const struct attention_params &p, const CUtensorMap *k_map,
     }
 }
 
-/* The item after this one.  A warp that had a first item asks once too often,
- * so num_items questions bring the counter back to 0. */
-static __device__ __forceinline__ int
-count_off(const struct attention_params &p, int num_items)
-{
-    int  next = 0;
-    if (threadIdx.x % WARP == 0) {
-        next = p.decode_warps
-               + static_cast<int>(atomicInc(
-                   p.decode_next, static_cast<unsigned int>(num_items) - 1));
-    }
-    return __shfl_sync(0xffffffffu, next, 0);
-}
-
-/* False: nothing is left, or the queue is full. */
-static __device__ __forceinline__ bool
-take_item(const struct attention_params &p, struct cursor &c)
-{
-    if (c.next >= c.num_items || c.taken - c.begun == QUEUE) {
-        return false;
-    }
-    if (threadIdx.x % WARP == 0) {
-        c.queue[c.taken % QUEUE] = c.next;
-    }
-    __syncwarp();
-    c.tile = 0;
-    cursor_rows(p, p.decode_items[c.next], c);
-    c.taken++;
-    c.next = count_off(p, c.num_items);
-    return true;
-}
-
-/* Starts the warp's next tile, if there is one, into a stage that all lanes have
- * finished with. */
-template <typename S> static __device__ __forceinline__ bool
+/* Starts the next tile of the warp's share, if there is one, into a stage that
+ * all lanes have finished with. */
+template <typename S> static __device__ __forceinline__ void
 bring_next(const struct attention_params &p, const CUtensorMap *k_map,
            const CUtensorMap *v_map, struct cursor &c, char *ring,
            uint64_t *full, struct stage_at<S> &at)
 {
     while (c.tile == c.tiles) {
-        if (!take_item(p, c)) {
-            return false;
+        if (++c.item >= c.end_item) {
+            c.tile = c.tiles = 0;
+            c.item = c.end_item;
+            return;
         }
+        c.tile = 0;
+        cursor_rows(p, p.decode_items[c.item], c);
     }
     if (c.tile == c.batch + WARP) {
-        cursor_rows(p, p.decode_items[c.queue[(c.taken - 1) % QUEUE]], c);
+        cursor_rows(p, p.decode_items[c.item], c);
     }
     int  row0 = __shfl_sync(0xffffffffu, c.row0, c.tile - c.batch);
     int  row1 = __shfl_sync(0xffffffffu, c.row1, c.tile - c.batch);
@@ -206,9 +168,7 @@ bring_next(const struct attention_params &p, const CUtensorMap *k_map,
     }
     __syncwarp();
     c.tile++;
-    c.tiles_ahead++;
     at.next();
-    return true;
 }
 
 /* ---- computing ---- */
@@ -560,28 +520,19 @@ merge_parts(const struct attention_params &p, const struct decode_item &item,
 }
 
 template <typename S> static __device__ __forceinline__ void
-run_items(const struct attention_params &p, const CUtensorMap *k_map,
-          const CUtensorMap *v_map, int first, int *queue, char *ring,
+run_share(const struct attention_params &p, const CUtensorMap *k_map,
+          const CUtensorMap *v_map, int first, int end, char *ring,
           uint64_t *full)
 {
     int    group = p.num_heads / p.kv.num_kv_heads;
-    struct cursor           c = { };
+    struct cursor           c = { first - 1, end, 0, 0, 0, 0, 0 };
     struct stage_at<S>      in = { 0, 0 }, out = { 0, 0 };
     struct warp_state<S>    t;
-    c.num_items = *p.num_items;
-    c.next = first;
-    c.queue = queue;
-    for (;;) {
-        while (c.tiles_ahead < S::STAGES
-               && bring_next<S>(p, k_map, v_map, c, ring, full, in))
-        {
-            /* fill the ring */
-        }
-        if (c.begun == c.taken) {
-            return;
-        }
-        const struct decode_item  item
-            = p.decode_items[queue[c.begun++ % QUEUE]];
+    for (int i = 0; i < S::STAGES; i++) {
+        bring_next<S>(p, k_map, v_map, c, ring, full, in);
+    }
+    for (int i = first; i < end; i++) {
+        const struct decode_item  item = p.decode_items[i];
         int  begin = item_begin(p, item), key = begin / KEYS * KEYS;
         load_query<S>(p, item, group, t);
         for (; key < item.key_end; key += KEYS) {
@@ -600,8 +551,7 @@ run_items(const struct attention_params &p, const CUtensorMap *k_map,
             softmax<S>(t, s);
             values<S>(t, v, s);
             __syncwarp();
-            c.tiles_ahead--;
-            (void) bring_next<S>(p, k_map, v_map, c, ring, full, in);
+            bring_next<S>(p, k_map, v_map, c, ring, full, in);
             out.next();
         }
         leave<S>(p, item, group, t);
@@ -622,9 +572,8 @@ decode_sm90_kernel(struct attention_params p,
 #if SM90_CODE
     extern __shared__ char  smem_bytes[];
     __shared__ uint64_t     full[S::WARPS][S::STAGES];
-    __shared__ int          queue[S::WARPS][QUEUE];
     int     warp = threadIdx.x / WARP;
-    int     first = warp * gridDim.x + blockIdx.x;
+    int     share = warp * gridDim.x + blockIdx.x;
     char   *rings = smem_bytes + ((1024 - (smem_u32(smem_bytes) & 1023))
                                   & 1023);
     if (threadIdx.x % WARP == 0) {
@@ -637,11 +586,12 @@ decode_sm90_kernel(struct attention_params p,
     }
     __syncwarp();
     pdl_wait();
-    if (first >= p.decode_warps) {
+    if (share >= p.decode_shares) {
         return;
     }
-    run_items<S>(p, &k_map, &v_map, first, queue[warp],
-                 rings + warp * S::RING_BYTES, full[warp]);
+    run_share<S>(p, &k_map, &v_map, p.decode_first[share],
+                 p.decode_first[share + 1], rings + warp * S::RING_BYTES,
+                 full[warp]);
 #else
     (void) p;
 #endif

@@ -8,7 +8,7 @@
 #define ATTENTION_ROWS         128   /* query rows of a prefill item */
 #define ATTENTION_GROUP_MAX    16    /* query heads per kv head, decode */
 #define ATTENTION_DECODE_KEYS  32    /* a decode_item begins at a multiple */
-#define ATTENTION_DECODE_WARPS 8     /* most warps of a multiprocessor: with
+#define ATTENTION_DECODE_WARPS 8     /* most shares of a multiprocessor: with
                                         an fp8 cache; others: 6 */
 
 /* Decode: one query row against the keys [key_begin, key_end), at most its

@@ -296,9 +296,9 @@ struct attention_params {
     const struct attention_item *items;
     const int32_t               *num_items;    /* device, decode only */
     const struct decode_item    *decode_items; /* decode_sm90 */
-    unsigned int                *decode_next;  /* items taken; 0 before and
-                                                  after; decode_sm90 */
-    int                          decode_warps;  /* at most decode_blocks *
+    const int32_t               *decode_first; /* [decode_shares + 1]: the
+                                                  items of each share */
+    int                          decode_shares;  /* at most decode_blocks *
                                                     ATTENTION_DECODE_WARPS */
     int                          decode_blocks;  /* multiprocessors */
     float                       *partial_out;  /* [partial][num_heads]

@@ -111,8 +111,8 @@ cuda_attention(struct backend *be, const struct attention_args *args)
         .scale = args->scale * kv_cache_scale(kv, args->layer_idx, 0),
         .positions = cb->dev.positions, .row_table = cb->dev.row_table,
         .block_tables = cb->dev.block_tables, .num_items = cb->dev.num_decode,
-        .decode_items = cb->dev.shared, .decode_next = cb->decode_next,
-        .decode_warps = cuda_decode_warps(cb),
+        .decode_items = cb->dev.shared, .decode_first = cb->dev.shared_first,
+        .decode_shares = cb->num_sms * ATTENTION_DECODE_WARPS,
         .decode_blocks = cb->num_sms,
         .partial_out = cb->partial_out, .partial_ml = cb->partial_ml,
         .counters = cb->counters, .pdl = cuda_overlap(cb) };
@@ -132,7 +132,7 @@ cuda_attention(struct backend *be, const struct attention_args *args)
         return;
     }
     check_le(out_elems, cb->limits.row_elems_max);
-    if (cb->num_shared > 0) {
+    if (cb->num_shares > 0) {
         (void) cuda_keep(cb, attention_decode_sm90_launch(&p, cb->stream),
                          "decode attention");
     }

@@ -67,7 +67,7 @@ graph_of(struct cuda_backend *cb)
         struct cuda_graph  *g = &cb->record[i];
         if (g->state == GRAPH_FREE
             || (g->model_id == cb->model->id && g->rows == cb->rows
-                && g->shares == (cb->num_shared > 0)
+                && g->shares == (cb->num_shares > 0)
                 && g->fused == cb->fuse.on))
         {
             return g;
@@ -87,7 +87,7 @@ cuda_graph_begin(struct cuda_backend *cb)
     case GRAPH_FREE:
         *g = (struct cuda_graph) {
             .state = GRAPH_WARM, .model_id = cb->model->id, .rows = cb->rows,
-            .shares = cb->num_shared > 0, .fused = cb->fuse.on };
+            .shares = cb->num_shares > 0, .fused = cb->fuse.on };
         return;
     case GRAPH_WARM:
         if (cuda_keep(cb, cudaStreamBeginCapture(

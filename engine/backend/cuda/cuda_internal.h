@@ -3,7 +3,7 @@
  *   backend_cuda.c  life, memory, weights
  *   cuda_scratch.c  reserve(): what steps need, at addresses that stay
  *   cuda_step.c     a step's arrays and attention work lists, and their upload
- *   cuda_plan.c     work items for the Hopper decode kernel
+ *   cuda_plan.c     equal shares of the keys for the Hopper decode kernel
  *   cuda_graph.c    recorded steps
  *   cuda_fuse.c     small decode steps in one launch
  *   cuda_ops.c      the small ops, what all ops share
@@ -39,8 +39,8 @@
 #define CUDA_MODELS_MAX        32      /* model_ids with recorded steps */
 #define CUDA_GRAPHS_MAX        96
 #define CUDA_DECODE_ROWS_MAX   256     /* rows that buckets follow the graphs' */
-#define CUDA_SHARE_HEADS_MAX   16      /* kv heads that the Hopper kernel's
-                                          work list has room for */
+#define CUDA_SHARE_HEADS_MAX   16      /* kv heads that work lists of equal
+                                          shares have room for */
 #define CUDA_FUSED_OPS         768     /* of a step in one launch */
 #define CUDA_PROGRAMS_MAX      16      /* such steps: (model, rows) */
 #define CUDA_BLOCK_SIZE_MIN    16      /* struct kv_cache */
@@ -87,9 +87,9 @@ struct cuda_step_arrays {
     int32_t               *input_ids, *positions, *slot_mapping;
     int32_t               *row_table, *block_tables, *logits_idx;
     struct attention_item *decode, *prefill;
-    struct decode_item    *shared;          /* of the Hopper kernel */
-    int32_t               *num_decode;      /* [1] items of the decode kernel,
-                                               whichever it is */
+    struct decode_item    *shared;          /* equal shares of the keys */
+    int32_t               *shared_first;
+    int32_t               *num_decode;      /* [1] */
 };
 
 /* Pinned room for one step's arrays, packed; two, because the device may not
@@ -188,7 +188,6 @@ struct cuda_backend {
     float                   *partial_out;
     float                   *partial_ml;
     unsigned int            *counters;
-    unsigned int            *decode_next;    /* [1], behind the counters */
     int                      max_splits;
     int32_t                 *copies;     /* [CUDA_COPIES_MAX][2] */
 
@@ -202,7 +201,7 @@ struct cuda_backend {
                                                     padded to */
     int32_t                  id_max, slot_min, slot_max;   /* of known ids and
                                             of rows that have a slot */
-    int                      num_decode, num_prefill, num_shared;
+    int                      num_decode, num_prefill, num_shares;
     struct cuda_model       *model;      /* NULL: not to be recorded */
     struct cuda_graph       *recording, *replaying;
     struct {                             /* y += product is still to be done */
@@ -213,7 +212,7 @@ struct cuda_backend {
 
     struct cuda_fuse         fuse;
     struct cuda_step_arrays  dev;
-    size_t                   dev_bytes[10];  /* room of each, in their order */
+    size_t                   dev_bytes[11];  /* room of each, in their order */
     int32_t                 *seq_tables, *seq_rows;  /* host, [max_num_seqs] */
     char                    *step_device;
     size_t                   step_bytes;     /* packed, at most */
@@ -258,8 +257,6 @@ enum step_action cuda_step_begin(struct backend *be,
                                  const struct step_inputs *in);
 void cuda_step_end(struct backend *be);
 int cuda_splits_of(int context_len);    /* work items of one decode row */
-int cuda_decode_warps(const struct cuda_backend *cb);   /* that take items of
-                                           the Hopper kernel */
 
 /* cuda_graph.c */
 int cuda_graph_bucket(int rows);     /* rows a step is padded to; 0: not */

@@ -1,12 +1,12 @@
-/* cuda_plan.h - cuts the keys of a decode step into the items that the warps of
- * the Hopper attention kernel take.
+/* cuda_plan.h - shares the keys of a decode step among the warps of the
+ * Hopper attention kernel.
  *
- * All (row, kv head) of a step in this order, each cut into ranges of whole tiles
- * of 32 keys.  A range is at most what is left of the step for each warp (and
- * half of that more, if it ends the row), so items get smaller towards the end
- * and warps, which take them as they get done, end together, whatever the
- * lengths and however unequal the memory serves them.  Rows that come early are
- * not cut at all.
+ * All (row, kv head, tile of 32 keys) of a step, in this order, are cut into
+ * num_shares shares that differ by one tile at most: no warp waits for
+ * another, whatever the lengths.  A share is never below DECODE_SHARE_MIN
+ * tiles, so small steps use fewer warps.  With `chunk_keys` set the cuts are
+ * at its multiples in every sequence instead, and warps get whole chunks: then
+ * a row's result does not depend on the other rows (batch invariance).
  *
  * Plain C without CUDA; pure; any thread. */
 #ifndef LLM_BACKEND_CUDA_CUDA_PLAN_H
@@ -14,7 +14,7 @@
 
 #include "kernels/attention_items.h"
 
-#define DECODE_ITEM_MIN    4       /* tiles, unless its row has fewer */
+#define DECODE_SHARE_MIN   2       /* tiles */
 
 struct decode_plan_args {
     int                 num_seqs;
@@ -23,17 +23,20 @@ struct decode_plan_args {
     const int32_t      *tables;        /* [num_seqs] as decode_item.table */
     const int32_t      *context_lens;  /* [num_seqs] keys, >= 1 */
     int                 num_kv_heads;
-    int                 num_warps;     /* >= 1 */
+    int                 num_shares;    /* >= 1 */
+    int                 chunk_keys;    /* 0: equal shares; else a multiple of
+                                          ATTENTION_DECODE_KEYS */
     struct decode_item *items;         /* [items_max] out */
     int                 items_max;
+    int32_t            *first;         /* [num_shares + 1] out */
     int                 partials_max;  /* partial results there is room for */
 };
 
-/* Items that a step of at most num_seqs decode rows needs, of up to a million
- * keys each. */
-int decode_plan_items_max(int num_seqs, int num_kv_heads, int num_warps);
+/* Items that any step of at most num_seqs decode rows needs, equal shares. */
+int decode_plan_items_max(int num_seqs, int num_kv_heads, int num_shares);
 
-/* The number of items, or -1 when items_max or partials_max would be passed. */
+/* The number of items, or -1 when items_max or partials_max would be passed
+ * (possible with chunk_keys only: plan again with larger chunks). */
 int decode_plan(const struct decode_plan_args *args);
 
 #endif

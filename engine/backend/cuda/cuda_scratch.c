@@ -113,13 +113,12 @@ reserve_scratch(struct cuda_backend *cb, const struct backend_limits *l,
         return ERROR;
     }
     cb->partial_ml = partial_ml;
-    if (reserve_one(cb, (seqs * heads + 1) * sizeof(unsigned int), 0, &counters,
-                    err) != OK)
+    if (reserve_one(cb, seqs * heads * sizeof(unsigned int), 0, &counters, err)
+        != OK)
     {
         return ERROR;
     }
     cb->counters = counters;
-    cb->decode_next = cb->counters + seqs * heads;
     return OK;
 }
 
@@ -131,10 +130,10 @@ reserve_arrays(struct cuda_backend *cb, const struct backend_limits *l,
     size_t  tokens = (size_t) l->max_num_batched_tokens;
     size_t  seqs = (size_t) l->max_num_seqs, total = 0, at = 0;
     size_t  prefill = tokens / ATTENTION_ROWS + seqs;
-    int     warps = cb->num_sms * ATTENTION_DECODE_WARPS;
+    int     shares = cb->num_sms * ATTENTION_DECODE_WARPS;
     void   *device;
     cb->shared_max = decode_plan_items_max(l->max_num_seqs,
-                                           CUDA_SHARE_HEADS_MAX, warps);
+                                           CUDA_SHARE_HEADS_MAX, shares);
     const size_t  bytes[] = {
         tokens * sizeof(int32_t), tokens * sizeof(int32_t),
         tokens * sizeof(int32_t), tokens * sizeof(int32_t),
@@ -143,13 +142,14 @@ reserve_arrays(struct cuda_backend *cb, const struct backend_limits *l,
         (size_t) cb->max_splits * sizeof(struct attention_item),
         prefill * sizeof(struct attention_item),
         (size_t) cb->shared_max * sizeof(struct decode_item),
-        sizeof(int32_t) };
+        ((size_t) shares + 1) * sizeof(int32_t), sizeof(int32_t) };
     void **const  arrays[] = {
         (void **) &cb->dev.input_ids, (void **) &cb->dev.positions,
         (void **) &cb->dev.slot_mapping, (void **) &cb->dev.row_table,
         (void **) &cb->dev.logits_idx, (void **) &cb->dev.block_tables,
         (void **) &cb->dev.decode, (void **) &cb->dev.prefill,
-        (void **) &cb->dev.shared, (void **) &cb->dev.num_decode };
+        (void **) &cb->dev.shared, (void **) &cb->dev.shared_first,
+        (void **) &cb->dev.num_decode };
     _Static_assert(sizeof bytes / sizeof *bytes
                    == sizeof cb->dev_bytes / sizeof *cb->dev_bytes, "all");
     for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i++) {

@@ -10,8 +10,8 @@
  * shape whatever it is batched with, with three exceptions: when the step needs
  * more splits than there is room for, chunks double until it fits; when it
  * leaves most of the GPU without work, chunks are halved down to one tile; and
- * in large steps on Hopper cuda_plan.c cuts them so that all warps end together.
- * Batch-invariant, there is room for any step's splits and none of these.
+ * in large steps on Hopper cuda_plan.c gives every warp an equal share of all
+ * keys.  Batch-invariant, there is room for any step's splits and none of these.
  * Longer queries are cut into items of ATTENTION_ROWS rows, the last rows
  * first, because they see the most keys. */
 #include "engine/backend/cuda/cuda_internal.h"
@@ -28,11 +28,12 @@
 #define FUSED_CHUNK_KEYS  64       /* items of a step in one launch have a
                                       multiple */
 #define WORD              16       /* bytes the device reads at once */
-#define WARPS_PER_SM      4        /* of the Hopper kernel that take items */
-#define WARPS_FP8_PER_SM  8
-#define SHARED_MIN        4000     /* tiles of 32 keys and one kv head from
-                                      which the Hopper kernel wins */
-#define SHARED_FP8_MIN    24000
+#define SHARES_PER_SM     4        /* the best of 2 to 6 on an H200 */
+#define SHARE_TILES_MIN   12000    /* tiles of 32 keys and one kv head from
+                                      which equal shares win; */
+#define SHARE_WHOLE_MIN   8000     /* when they cut no row */
+#define SHARES_FP8_PER_SM 8        /* with an fp8 cache, from so many tiles */
+#define SHARES_FP8_MIN    24000
 
 static int
 min_int(int a, int b)
@@ -240,51 +241,92 @@ plan_decode(struct packer *p, const struct step_inputs *in,
     check_eq(at, num);
 }
 
-/* Items for the Hopper kernel when there are enough keys; false: not.
- * rows gets the row of every sequence of one row, -1 for others. */
+/* Shares of whole rows, so that no partial results are left, when the rows of a
+ * step are about as long as each other and their number fits the GPU; or 0. */
+static int
+whole_shares(const struct cuda_backend *cb, int64_t rows)
+{
+    static const int  per_sm[] = { 4, 3, 5, 2, 6 };
+    _Static_assert(ATTENTION_DECODE_WARPS >= 6, "shares of a multiprocessor");
+    for (size_t i = 0; i < sizeof per_sm / sizeof *per_sm; i++) {
+        int64_t  room = (int64_t) cb->num_sms * per_sm[i];
+        int64_t  each = (rows + room - 1) / room;
+        /* few warps idle */
+        if (rows % each == 0 && rows * 100 >= room * each * 93) {
+            return (int) (rows / each);
+        }
+    }
+    return 0;
+}
+
+/* How many shares a step's keys are cut into; 0: not into shares.  first_rows
+ * gets the row of every sequence of one row, -1 for others. */
+static int
+choose_shares(const struct cuda_backend *cb, const struct step_inputs *in,
+              int32_t *first_rows)
+{
+    int64_t  tiles = 0, most = 0, num = 0, heads = cb->model->num_kv_heads;
+    for (int s = 0; s < in->num_seqs; s++) {
+        int64_t  len = (in->context_lens[s] + ATTENTION_DECODE_KEYS - 1)
+                       / ATTENTION_DECODE_KEYS;
+        first_rows[s] = query_len(in, s) == 1 ? in->cu_seqlens_q[s] : -1;
+        if (first_rows[s] >= 0) {
+            num++;
+            tiles += len;
+            most = len > most ? len : most;
+        }
+    }
+    if (cb->model->kv_fp8 && tiles * heads >= SHARES_FP8_MIN) {
+        return cb->num_sms * SHARES_FP8_PER_SM;
+    }
+    int  whole = num > 0 && most * num * 100 <= tiles * 104
+                 ? whole_shares(cb, num * heads) : 0;
+    if (tiles * heads >= (whole > 0 ? SHARE_WHOLE_MIN : SHARE_TILES_MIN)) {
+        return whole > 0 ? whole : cb->num_sms * SHARES_PER_SM;
+    }
+    return 0;
+}
+
+/* Equal shares of the keys when there are enough; false: not. */
 static bool
-plan_shared(struct packer *p, const struct step_inputs *in, int32_t *rows,
+plan_shares(struct packer *p, const struct step_inputs *in, int32_t *rows,
             const int32_t *tables)
 {
     struct cuda_backend      *cb = p->cb;
     const struct cuda_model  *m = cb->model;
-    int64_t                   tiles = 0;
+    int                       num_shares;
     if (cb->invariant || m == NULL || !m->known || !m->shares
         || m->num_kv_heads > CUDA_SHARE_HEADS_MAX)
     {
         return false;
     }
-    for (int s = 0; s < in->num_seqs; s++) {
-        rows[s] = query_len(in, s) == 1 ? in->cu_seqlens_q[s] : -1;
-        tiles += rows[s] < 0 ? 0 : (in->context_lens[s]
-                                    + ATTENTION_DECODE_KEYS - 1)
-                                   / ATTENTION_DECODE_KEYS;
-    }
-    if (tiles * m->num_kv_heads < (m->kv_fp8 ? SHARED_FP8_MIN : SHARED_MIN)) {
+    num_shares = choose_shares(cb, in, rows);
+    if (num_shares == 0) {
         return false;
     }
-    /* its size is known when it is filled in */
+    int       warps = cb->num_sms * ATTENTION_DECODE_WARPS;
+    int32_t  *first = pack_room(p, cb->dev.shared_first,
+                                ((size_t) warps + 1) * sizeof *first);
+    /* its size is known when it is filled in: it comes last */
     struct decode_item  *items = pack_room(p, cb->dev.shared, 0);
     int  num = decode_plan(&(struct decode_plan_args) {
         .num_seqs = in->num_seqs, .rows = rows, .tables = tables,
         .context_lens = in->context_lens, .num_kv_heads = m->num_kv_heads,
-        .num_warps = cuda_decode_warps(cb), .items = items,
-        .items_max = cb->shared_max,
+        .num_shares = num_shares, .items = items, .items_max = cb->shared_max,
+        .first = first,
         .partials_max = cb->max_splits * m->num_kv_heads });
-    p->params.num_segments--;
     if (num < 0) {
+        p->params.num_segments -= 2;
+        p->used = (size_t) ((char *) first - p->half->host);
         return false;
     }
+    for (int i = num_shares + 1; i <= warps; i++) {
+        first[i] = num;              /* warps without a share */
+    }
+    p->params.num_segments--;
     (void) pack_room(p, cb->dev.shared, (size_t) num * sizeof *items);
-    cb->num_shared = num;
+    cb->num_shares = num_shares;
     return true;
-}
-
-int
-cuda_decode_warps(const struct cuda_backend *cb)
-{
-    return cb->num_sms * (cb->model != NULL && cb->model->kv_fp8
-                          ? WARPS_FP8_PER_SM : WARPS_PER_SM);
 }
 
 static void
@@ -407,17 +449,15 @@ pack_step(struct cuda_backend *cb, const struct step_inputs *in)
     pack_ints(&p, cb->dev.logits_idx, in->logits_idx, in->num_logits,
               cb->logit_rows, 0);
     pack_tables(&p, in, tables);
-    cb->num_decode = cb->num_shared = 0;
+    cb->num_decode = cb->num_shares = 0;
     plan_prefill(&p, in, tables);
     cuda_fuse_begin(cb, is_decode(in), count_keys(in));
-    bool  shared = plan_shared(&p, in, rows, tables);
-    if (shared) {
+    if (plan_shares(&p, in, rows, tables)) {
         cuda_fuse_drop(cb);
     } else {
         plan_decode(&p, in, tables);
     }
-    pack_ints(&p, cb->dev.num_decode,
-              shared ? &cb->num_shared : &cb->num_decode, 1, 1, 0);
+    pack_ints(&p, cb->dev.num_decode, &cb->num_decode, 1, 1, 0);
     cuda_timing_begin(cb);
     (void) cuda_keep(cb, unpack_launch(&p.params, cb->stream),
                      "upload of a step");

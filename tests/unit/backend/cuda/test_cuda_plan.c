@@ -1,5 +1,5 @@
 /* test_cuda_plan.c - every key of every decode row is in one item, items are in
- * order and get smaller towards the end. */
+ * order, and shares are equal. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -12,26 +12,27 @@
 #include "engine/base/check.h"
 
 #define SEQS       300
-#define WARPS      528
+#define BLOCKS     264
 #define ITEMS      200000
 #define PARTIALS   200000
 
 struct step {
     int32_t             rows[SEQS], lens[SEQS];
     struct decode_item  items[ITEMS];
+    int32_t             first[BLOCKS + 1];
     int                 num_items;
 };
 
 static struct step  *step;
 
 static struct decode_plan_args
-args_of(int num_seqs, int heads)
+args_of(int num_seqs, int heads, int chunk)
 {
     return (struct decode_plan_args) {
         .num_seqs = num_seqs, .rows = step->rows, .tables = step->lens,
         .context_lens = step->lens,
-        .num_kv_heads = heads, .num_warps = WARPS,
-        .items = step->items, .items_max = ITEMS,
+        .num_kv_heads = heads, .num_shares = BLOCKS, .chunk_keys = chunk,
+        .items = step->items, .items_max = ITEMS, .first = step->first,
         .partials_max = PARTIALS };
 }
 
@@ -68,32 +69,31 @@ assert_covers(int num_seqs, int heads)
 }
 
 static int64_t
-tiles_of(int32_t keys)
+tiles_of_block(int b)
 {
-    return (keys + ATTENTION_DECODE_KEYS - 1) / ATTENTION_DECODE_KEYS;
-}
-
-/* No item is larger than what was left for each warp when it was cut, but for
- * half of that more at a row's end, and rows of a few tiles. */
-static void
-assert_smaller_to_the_end(int64_t tiles)
-{
-    for (int i = 0; i < step->num_items; i++) {
-        const struct decode_item  *it = &step->items[i];
-        int64_t  size = tiles_of(it->key_end - it->key_begin);
-        int64_t  each = tiles / WARPS;
-        each = each < DECODE_ITEM_MIN ? DECODE_ITEM_MIN : each;
-        assert_true(size < each + each / 2 || size == each);
-        assert_true(size >= DECODE_ITEM_MIN / 2 || it->num_parts == 1);
-        tiles -= size;
+    int64_t  tiles = 0;
+    for (int i = step->first[b]; i < step->first[b + 1]; i++) {
+        tiles += (step->items[i].key_end - step->items[i].key_begin
+                  + ATTENTION_DECODE_KEYS - 1) / ATTENTION_DECODE_KEYS;
     }
-    assert_int_equal(tiles, 0);
+    return tiles;
 }
 
 static void
-random_steps_are_covered_by_items_that_get_smaller(void **state)
+assert_blocks(int64_t most)
 {
-    unsigned int  seed = 20261130;
+    assert_int_equal(step->first[0], 0);
+    assert_int_equal(step->first[BLOCKS], step->num_items);
+    for (int b = 0; b < BLOCKS; b++) {
+        assert_true(step->first[b] <= step->first[b + 1]);
+        assert_true(tiles_of_block(b) <= most);
+    }
+}
+
+static void
+random_steps_are_covered_in_equal_shares(void **state)
+{
+    unsigned int  seed = 20261124;
     (void) state;
     printf("# seed %u\n", seed);
     srand(seed);
@@ -103,50 +103,37 @@ random_steps_are_covered_by_items_that_get_smaller(void **state)
         for (int s = 0; s < num_seqs; s++) {
             step->rows[s] = rand() % 8 ? s : -1;
             step->lens[s] = 1 + rand() % (rand() % 10 ? 2000 : 100000);
-            tiles += step->rows[s] >= 0 ? tiles_of(step->lens[s]) : 0;
+            tiles += step->rows[s] >= 0 ? (step->lens[s] + 31) / 32 : 0;
         }
-        struct decode_plan_args  a = args_of(num_seqs, heads);
+        struct decode_plan_args  a = args_of(num_seqs, heads, 0);
         step->num_items = decode_plan(&a);
         assert_in_range(step->num_items, 0,
-                        decode_plan_items_max(num_seqs, heads, WARPS));
+                        decode_plan_items_max(num_seqs, heads, BLOCKS));
         assert_covers(num_seqs, heads);
-        assert_smaller_to_the_end(tiles * heads);
+        int64_t  share = (tiles * heads + BLOCKS - 1) / BLOCKS;
+        assert_blocks(share > DECODE_SHARE_MIN ? share : DECODE_SHARE_MIN);
     }
 }
 
-/* The longest contexts there are need the most cuts. */
 static void
-a_million_keys_fit_the_room_for_items(void **state)
+chunks_cut_a_row_at_the_same_keys_whatever_its_company(void **state)
 {
     (void) state;
-    for (int num_seqs = 1; num_seqs <= SEQS; num_seqs += 23) {
+    for (int num_seqs = 1; num_seqs <= SEQS; num_seqs += 37) {
         for (int s = 0; s < num_seqs; s++) {
             step->rows[s] = s;
-            step->lens[s] = 1000000;
+            step->lens[s] = s == 0 ? 1500 : 1 + s * 97 % 5000;
         }
-        struct decode_plan_args  a = args_of(num_seqs, 8);
+        struct decode_plan_args  a = args_of(num_seqs, 4, 256);
         step->num_items = decode_plan(&a);
-        assert_in_range(step->num_items, 1,
-                        decode_plan_items_max(num_seqs, 8, WARPS));
-        assert_covers(num_seqs, 8);
+        assert_true(step->num_items > 0);
+        assert_covers(num_seqs, 4);
+        assert_int_equal(step->items[0].num_parts, 6);
+        for (int i = 0; i < 6; i++) {
+            assert_int_equal(step->items[i].key_begin, 256 * i);
+        }
+        assert_blocks(1 << 30);
     }
-}
-
-static void
-early_rows_are_not_cut(void **state)
-{
-    (void) state;
-    for (int s = 0; s < 256; s++) {
-        step->rows[s] = s;
-        step->lens[s] = 1024;
-    }
-    struct decode_plan_args  a = args_of(256, 8);
-    step->num_items = decode_plan(&a);
-    assert_covers(256, 8);
-    for (int i = 0; i < 1024; i++) {
-        assert_int_equal(step->items[i].num_parts, 1);
-    }
-    assert_true(step->items[step->num_items - 1].num_parts > 1);
 }
 
 static void
@@ -154,39 +141,39 @@ what_does_not_fit_is_said(void **state)
 {
     (void) state;
     step->rows[0] = 0;
-    step->lens[0] = 100000;
-    struct decode_plan_args  a = args_of(1, 8);
+    step->lens[0] = 10000;
+    struct decode_plan_args  a = args_of(1, 8, 256);
     a.items_max = 100;
     assert_int_equal(decode_plan(&a), -1);
     a.items_max = ITEMS;
     a.partials_max = 100;
     assert_int_equal(decode_plan(&a), -1);
-    a.partials_max = PARTIALS;
-    assert_true(decode_plan(&a) > 100);
+    a.chunk_keys = 4096;
+    assert_int_equal(decode_plan(&a), 24);
 }
 
 static void
-a_small_step_has_few_items(void **state)
+a_small_step_uses_few_blocks(void **state)
 {
     (void) state;
     step->rows[0] = 0;
-    step->lens[0] = 256;
-    struct decode_plan_args  a = args_of(1, 1);
+    step->lens[0] = 100;
+    struct decode_plan_args  a = args_of(1, 1, 0);
     step->num_items = decode_plan(&a);
     assert_int_equal(step->num_items, 2);
-    assert_int_equal(step->items[0].key_end, 128);
-    assert_int_equal(step->items[1].num_parts, 2);
+    assert_int_equal(step->first[1], 1);
+    assert_int_equal(step->first[2], 2);
+    assert_int_equal(step->first[BLOCKS], 2);
 }
 
 int
 main(void)
 {
     const struct CMUnitTest  tests[] = {
-        cmocka_unit_test(random_steps_are_covered_by_items_that_get_smaller),
-        cmocka_unit_test(a_million_keys_fit_the_room_for_items),
-        cmocka_unit_test(early_rows_are_not_cut),
+        cmocka_unit_test(random_steps_are_covered_in_equal_shares),
+        cmocka_unit_test(chunks_cut_a_row_at_the_same_keys_whatever_its_company),
         cmocka_unit_test(what_does_not_fit_is_said),
-        cmocka_unit_test(a_small_step_has_few_items),
+        cmocka_unit_test(a_small_step_uses_few_blocks),
     };
     step = calloc(1, sizeof *step);
     check(step != NULL);
