@@ -7,8 +7,9 @@
  * bucket is issued (kernels are loaded, cuBLASLt's algorithms chosen), the
  * second recorded, later ones replayed.
  *
- * A model whose decode attention exists in several kernels has several graphs
- * a bucket.  When all places are taken, steps are issued. */
+ * A model whose decode attention exists in several kernels, or whose steps are
+ * one launch up to a number of keys, has several graphs a bucket.  When all
+ * places are taken, steps are issued. */
 #include "engine/backend/cuda/cuda_internal.h"
 #include "engine/base/check.h"
 
@@ -67,7 +68,8 @@ graph_of(struct cuda_backend *cb)
         if (g->state == GRAPH_FREE
             || (g->model_id == cb->model->id && g->rows == cb->rows
                 && g->shares == (cb->num_shares > 0)
-                && g->block_shares == cb->block_shares))
+                && g->block_shares == cb->block_shares
+                && g->fused == cb->fuse.on))
         {
             return g;
         }
@@ -86,7 +88,8 @@ cuda_graph_begin(struct cuda_backend *cb)
     case GRAPH_FREE:
         *g = (struct cuda_graph) {
             .state = GRAPH_WARM, .model_id = cb->model->id, .rows = cb->rows,
-            .shares = cb->num_shares > 0, .block_shares = cb->block_shares };
+            .shares = cb->num_shares > 0, .block_shares = cb->block_shares,
+            .fused = cb->fuse.on };
         return;
     case GRAPH_WARM:
         if (cuda_keep(cb, cudaStreamBeginCapture(

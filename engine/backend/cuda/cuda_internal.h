@@ -116,7 +116,7 @@ struct cuda_graph {
     enum cuda_graph_state  state;
     uint64_t               model_id;
     int                    rows;
-    bool                   shares, block_shares;
+    bool                   shares, block_shares, fused;
     cudaGraphExec_t        exec;
 };
 
@@ -276,7 +276,8 @@ struct cuda_model *cuda_model_of(struct cuda_backend *cb, uint64_t model_id);
  * nothing else to do. */
 int cuda_fuse_reserve(struct cuda_backend *cb, struct err *err);
 void cuda_fuse_release(struct cuda_backend *cb);
-void cuda_fuse_begin(struct cuda_backend *cb, bool is_decode);
+void cuda_fuse_begin(struct cuda_backend *cb, bool is_decode,
+                     int64_t num_keys);
 void cuda_fuse_drop(struct cuda_backend *cb);        /* not this step */
 void cuda_fuse_end(struct cuda_backend *cb);
 bool cuda_fuse_embed(struct cuda_backend *cb, const struct tensor *x,

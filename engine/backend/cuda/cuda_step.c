@@ -182,6 +182,16 @@ choose_grow(const struct cuda_backend *cb, const struct step_inputs *in,
     return grow;
 }
 
+static int64_t
+count_keys(const struct step_inputs *in)
+{
+    int64_t  keys = 0;
+    for (int s = 0; s < in->num_seqs; s++) {
+        keys += in->context_lens[s];
+    }
+    return keys;
+}
+
 /* For a step in one launch: keys of an item, so that every multiprocessor has
  * one item and kv head at most where there is a choice; *num: the items. */
 static int
@@ -189,10 +199,7 @@ choose_chunk(const struct cuda_backend *cb, const struct step_inputs *in,
              int *num)
 {
     int      most = cb->num_sms / cb->model->num_kv_heads, chunk;
-    int64_t  keys = 0;
-    for (int s = 0; s < in->num_seqs; s++) {
-        keys += in->context_lens[s];
-    }
+    int64_t  keys = count_keys(in);
     most = min_int(most > in->num_seqs ? most : in->num_seqs, cb->max_splits);
     chunk = (int) (keys / most) / FUSED_CHUNK_KEYS * FUSED_CHUNK_KEYS;
     do {
@@ -472,7 +479,7 @@ pack_step(struct cuda_backend *cb, const struct step_inputs *in)
     cb->num_decode = cb->num_shares = 0;
     cb->block_shares = false;
     plan_prefill(&p, in, tables);
-    cuda_fuse_begin(cb, is_decode(in));
+    cuda_fuse_begin(cb, is_decode(in), count_keys(in));
     if (plan_shares(&p, in, rows, tables)) {
         cuda_fuse_drop(cb);
     } else {
