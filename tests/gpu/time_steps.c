@@ -1,7 +1,7 @@
 /* time_steps.c - step times of a model with random weights, "name value" lines
  * for tools/gpu_report.sh.
  *
- * usage: time-steps DIR [all|short|prefill] [GEMM_CACHE]
+ * usage: time-steps DIR [all|short|prefill|decode] [GEMM_CACHE]
  *
  * weights_bytes, kv_bytes_token, linear_flops_token (of one prompt token)
  * decode.BATCH.CONTEXT       ms a step, one ahead, greedy, as the engine runs
@@ -11,7 +11,8 @@
  * attention.prefill.8192     TFLOP/s, causal
  * opened                     s, model_open()
  *
- * short: decode at 1, 64 and 256 and one prompt of 2,048; prefill: the prompts. */
+ * short: decode at 1, 64 and 256 and one prompt of 2,048; prefill, decode: one
+ * of the two. */
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +29,7 @@
 #define LONGEST      32768
 #define BLOCK_SIZE   32
 #define NUM_BLOCKS   (SEQS_MAX * (1024 / BLOCK_SIZE + 1) + 1)
-#define WARMUP       4
+#define WARMUP       10
 
 static void
 stop_on(int rc, const struct err *err)
@@ -210,10 +211,10 @@ print_sizes(const struct model *m)
 }
 
 static void
-time_all(struct model *m, struct batch *b, bool all, bool decode)
+time_all(struct model *m, struct batch *b, bool all, bool decode, bool prefill)
 {
     static const int  prompts[] = { 512, 2048, 8192, 32768 };
-    static const int  batches[] = { 1, 8, 32, 64, 128, 256 };
+    static const int  batches[] = { 1, 4, 8, 16, 32, 64, 128, 256 };
     for (int seq = 0; decode && seq < SEQS_MAX; seq++) {    /* keys that are numbers */
         append(m, b, seq, 1024, 0, 0);
         if (b->num_tokens + 1024 > CHUNK || seq == SEQS_MAX - 1) {
@@ -229,7 +230,7 @@ time_all(struct model *m, struct batch *b, bool all, bool decode)
             time_decode(m, b, batches[i], 1024);
         }
     }
-    for (size_t i = 0; i < sizeof prompts / sizeof *prompts; i++) {
+    for (size_t i = 0; prefill && i < sizeof prompts / sizeof *prompts; i++) {
         if ((all || prompts[i] == 2048)
             && prompts[i] <= m->config.max_position_embeddings)
         {
@@ -246,7 +247,7 @@ main(int argc, char **argv)
     struct model    *m;
     struct batch     b;
     if (argc < 2) {
-        printf("usage: time-steps DIR [all|short|prefill] [GEMM_CACHE]\n");
+        printf("usage: time-steps DIR [all|short|prefill|decode] [GEMM_CACHE]\n");
         return 2;
     }
     int  rc = backend_load_cuda(&be, &(struct backend_cuda_options) {
@@ -267,7 +268,8 @@ main(int argc, char **argv)
     printf("opened %.2f\n", ms_since(t0) * 1e-3);
     print_sizes(m);
     const char  *what = argc < 3 ? "all" : argv[2];
-    time_all(m, &b, strcmp(what, "short") != 0, strcmp(what, "prefill") != 0);
+    time_all(m, &b, strcmp(what, "short") != 0, strcmp(what, "prefill") != 0,
+             strcmp(what, "decode") != 0);
     batch_destroy(&b);
     model_close(m);
     be->ops->destroy(be);
