@@ -87,6 +87,7 @@ consume(const struct fused_params &p, const struct fused_block &b)
 {
     struct ring_place  at = { 0, 0 };
     op_bring(p, b, 0);
+    attention_begin<HD>(p, b);
     copy_groups_wait<0>();
     consumers_sync();
     for (int i = 0; i < p.num_ops; i++) {

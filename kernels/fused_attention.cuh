@@ -388,50 +388,87 @@ parts_merge(const struct fused_params &p, const struct fused_op &op,
 
 /* ---- the op ---- */
 
+#define FUSED_TURN  (FUSED_WARPS * FUSED_KEYS)     /* keys of all warps */
+
+/* Once: what is the same in all layers, so that a layer's keys are asked for
+ * without three reads one after the other. */
+template <int HD> static __device__ __forceinline__ void
+attention_begin(const struct fused_params &p, const struct fused_block &b)
+{
+    int  units = __ldg(p.num_items) * p.num_kv_heads;
+    if (static_cast<int>(blockIdx.x) < units) {
+        struct unit  u = unit_of(p, static_cast<int>(blockIdx.x));
+        int          base = u.item.key_begin + b.warp * FUSED_KEYS;
+        if (b.lane < 2) {
+            b.s->row[b.warp][b.lane] = keys_row<HD>(
+                p, u, base + b.lane * FUSED_TURN);
+        }
+        if (threadIdx.x == 0) {
+            b.s->unit[0] = u;
+        }
+    }
+    if (threadIdx.x == 0) {
+        b.s->units = units;
+    }
+}
+
+/* All turns of a warp; next_row: of the second.  What the next turn needs is
+ * asked for as soon as its registers are free. */
+template <typename T, int HD> static __device__ __forceinline__ void
+turns_run(const struct fused_params &p, const struct fused_op &op,
+          const struct unit &u, const struct attention_smem<HD> *s, int base,
+          size_t next_row, struct keys16<HD> &keys, struct warp_state<HD> &w)
+{
+    for (; base < u.item.key_end; base += FUSED_TURN) {
+        int           next = base + FUSED_TURN;
+        size_t        row = next_row;
+        float         score[2][4];
+        unsigned int  prob[4];
+        keys_patch<HD>(s, u, base, keys);
+        scores<T, HD>(s, keys, score);
+        keys_load<T, HD>(op, u, next, row, keys);
+        next_row = keys_row<HD>(p, u, next + FUSED_TURN);
+        softmax<T, HD>(w, score, op.scale * LOG2_E, u.item.key_end - base,
+                       prob);
+        values<T, HD>(w, keys, prob);
+        values_load<T, HD>(op, u, next, row, keys);
+    }
+}
+
 template <typename T, int HD> static __device__ __forceinline__ void
 attention_op(const struct fused_params &p, const struct fused_op &op,
              const struct fused_block &b, unsigned int target)
 {
     struct attention_smem<HD>  *s = reinterpret_cast<struct attention_smem<HD> *>(
         b.x);
-    int   warp = threadIdx.x / WARP, first = static_cast<int>(blockIdx.x);
-    int   units = __ldg(p.num_items) * p.num_kv_heads;
+    int   first = static_cast<int>(blockIdx.x), units = b.s->units;
     bool  met = false;
     for (int i = first; i < units; i += p.num_blocks) {
-        struct unit         u = unit_of(p, i);
-        struct keys16<HD>   keys;
-        struct warp_state<HD>  w;
-        int   base = u.item.key_begin + warp * FUSED_KEYS;
-        struct head_lane    h = head_begin<HD>(p, op, u);
-        size_t              row = keys_row<HD>(p, u, base);
+        const struct unit     &u = b.s->unit[i != first];
+        if (i != first) {
+            if (threadIdx.x == 0) {
+                b.s->unit[1] = unit_of(p, i);
+            }
+            consumers_sync();
+        }
+        struct keys16<HD>      keys;
+        struct warp_state<HD>  w = {};
+        int     base = u.item.key_begin + b.warp * FUSED_KEYS;
+        size_t  row = i == first ? b.s->row[b.warp][0]
+                                 : keys_row<HD>(p, u, base);
+        size_t  next_row = i == first ? b.s->row[b.warp][1]
+                                      : keys_row<HD>(p, u, base + FUSED_TURN);
+        struct head_lane       h = head_begin<HD>(p, op, u);
         keys_load<T, HD>(op, u, base, row, keys);
         values_load<T, HD>(op, u, base, row, keys);
         w.m = -INFINITY;
-        w.l = 0.0f;
-#pragma unroll
-        for (int c = 0; c < HD / 8; c++) {
-            w.o[c][0] = w.o[c][1] = w.o[c][2] = w.o[c][3] = 0.0f;
-        }
         if (!met) {
             meet_wait(p.barrier, target);
             met = true;
         }
         heads_prepare<T, HD>(p, op, u, h, s);
         consumers_sync();
-        for (; base < u.item.key_end; base += FUSED_WARPS * FUSED_KEYS) {
-            float         score[2][4];
-            unsigned int  prob[4];
-            keys_patch<HD>(s, u, base, keys);
-            scores<T, HD>(s, keys, score);
-            row = keys_row<HD>(p, u, base + FUSED_WARPS * FUSED_KEYS);
-            keys_load<T, HD>(op, u, base + FUSED_WARPS * FUSED_KEYS, row,
-                             keys);
-            softmax<T, HD>(w, score, op.scale * LOG2_E,
-                           u.item.key_end - base, prob);
-            values<T, HD>(w, keys, prob);
-            values_load<T, HD>(op, u, base + FUSED_WARPS * FUSED_KEYS, row,
-                               keys);
-        }
+        turns_run<T, HD>(p, op, u, s, base, next_row, keys, w);
         warp_store<HD>(s, u, w);
         consumers_sync();
         warps_merge<T, HD>(p, op, u, s);

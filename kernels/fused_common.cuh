@@ -13,6 +13,7 @@
 #ifndef LLM_KERNELS_FUSED_COMMON_CUH
 #define LLM_KERNELS_FUSED_COMMON_CUH
 
+#include "kernels/attention_items.h"
 #include "kernels/attention_tile.cuh"     /* multiply_add, pack */
 #include "kernels/decode_fused.h"
 #include "kernels/sm90.cuh"
@@ -54,11 +55,22 @@ pieces_of_rows(int rows, bool normed)
     return rows > 2 && !normed ? 2 : 1;
 }
 
+/* A row's keys and kv head that a block takes. */
+struct unit {
+    struct attention_item  item;
+    int                    kv_head, group, end;   /* keys of earlier steps */
+    const int32_t         *table;
+};
+
 struct fused_smem {
     uint64_t         full[FUSED_STAGES_MAX], empty[FUSED_STAGES_MAX];
     struct fused_op  op[2];
     float            sums[FUSED_ROWS_MAX][FUSED_WARPS];
     int              last;
+    int              units;      /* of attention, the same in all layers; */
+    struct unit      unit[2];    /* the block's first, always, and another */
+    size_t           row[FUSED_WARPS][2];  /* where the warps' first and second
+                                              turns of the first unit are */
 };
 
 /* Kernel parameters; sizes are those of shared memory. */

@@ -3,7 +3,6 @@
 #ifndef LLM_KERNELS_FUSED_KEYS_CUH
 #define LLM_KERNELS_FUSED_KEYS_CUH
 
-#include "kernels/attention_items.h"
 #include "kernels/fused_common.cuh"
 
 #define FUSED_KEYS  16       /* of a warp's turn */
@@ -23,12 +22,6 @@ template <int HD> struct attention_smem {
 template <int HD> struct keys16 {
     uint4  k[2][HD / 32];
     uint4  v[4][HD / 64];
-};
-
-struct unit {
-    struct attention_item  item;
-    int                    kv_head, group, end;   /* keys of earlier steps */
-    const int32_t         *table;
 };
 
 static __device__ __forceinline__ struct unit

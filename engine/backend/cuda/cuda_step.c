@@ -201,7 +201,7 @@ choose_chunk(const struct cuda_backend *cb, const struct step_inputs *in,
     int      most = cb->num_sms / cb->model->num_kv_heads, chunk;
     int64_t  keys = count_keys(in);
     most = min_int(most > in->num_seqs ? most : in->num_seqs, cb->max_splits);
-    chunk = (int) (keys / most) / FUSED_CHUNK_KEYS * FUSED_CHUNK_KEYS;
+    chunk = (int) ((keys - 1) / most) / FUSED_CHUNK_KEYS * FUSED_CHUNK_KEYS;
     do {
         chunk += FUSED_CHUNK_KEYS;
         *num = 0;
