@@ -129,7 +129,7 @@ time_steps() {      # time_steps NAME all|short
 }
 steps() {
     time_steps llama-3-8b all
-    decode_rows llama-3-8b "" 1.512 8.1024 32.1024 64.1024 128.1024 256.1024
+    decode_rows llama-3-8b "" 1.512 8.1024 16.1024 32.1024 64.1024 128.1024 256.1024
     prefill_rows llama-3-8b "" 512 2048 8192 32768
     local a f
     a=$(get llama-3-8b.attention.decode.256) f=$(get llama-3-8b.attention.prefill.8192)
