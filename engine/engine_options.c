@@ -59,7 +59,8 @@ const struct option  engine_options_table[] = {
       NULL },
     { "max-num-mixed-tokens", OPTION_INT, F(max_num_mixed_tokens), "0", "N",
       "tokens in a step of prompts and decodes: fewer, and tokens come more "
-      "evenly; 0: half of max-num-batched-tokens", 0, 1 << 20, NULL },
+      "evenly; 0: half of max-num-batched-tokens; as many as those, or without "
+      "chunked prefill: no such bound", 0, 1 << 20, NULL },
     { "max-num-queued-reqs", OPTION_INT, F(max_num_queued_reqs), "1024", "N",
       "sequences that wait; more are answered 503", 1, 1 << 20, NULL },
     { "enable-chunked-prefill", OPTION_BOOL, F(enable_chunked_prefill), "true",

@@ -44,11 +44,11 @@ endif
 # Programs that compare and time the backends; they load the library as the
 # engine does, so they build without CUDA.
 GPU_PROGRAMS := $(B)/test-backend-cuda $(B)/time-backend-cuda $(B)/time-steps
-GPU_TEST_OBJ := $(patsubst %,$(B)/obj/tests/gpu/%.o,test_backend_cuda gpu_test gpu_ops gpu_kv gpu_attention gpu_models gpu_sample gpu_graphs gpu_fused gpu_world gpu_engine) \
+GPU_TEST_OBJ := $(patsubst %,$(B)/obj/tests/gpu/%.o,test_backend_cuda gpu_test gpu_side gpu_ops gpu_kv gpu_attention gpu_models gpu_sample gpu_graphs gpu_fused gpu_world gpu_engine) \
                 $(B)/obj/tests/sim/late_backend.o
 $(B)/test-backend-cuda: $(GPU_TEST_OBJ)
-$(B)/time-backend-cuda: $(B)/obj/tests/gpu/time_backend_cuda.o
-$(B)/time-steps: $(B)/obj/tests/gpu/time_steps.o
+$(B)/time-backend-cuda: $(B)/obj/tests/gpu/time_backend_cuda.o $(B)/obj/tests/gpu/time_common.o
+$(B)/time-steps: $(B)/obj/tests/gpu/time_steps.o $(B)/obj/tests/gpu/time_common.o
 $(GPU_PROGRAMS): $(call libs_of,$(DEPS_engine/core))
 	$(call say,LD $@)
 	$(Q)$(CC) $(LDFLAGS) $(filter %.o,$^) $(filter %.a,$^) $(LIBS) -o $@

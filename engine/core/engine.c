@@ -41,6 +41,7 @@ engine_finish(struct engine *e, struct gen_slot *slot,
         slot->seq = NULL;
     }
     e->touched[e->num_touched++] = slot;
+    e->num_ended++;
     if (e->trace != NULL) {
         trace_finished(e->trace, slot->req.gen_id, reason);
     }
@@ -393,17 +394,21 @@ engine_hear(struct engine *e)
     bool  is_thin = sched_is_thin(e->sched);
     engine_unlock_state(e);
     engine_emit(e, now_ns);       /* what ended without a step */
+    if (is_thin) {                /* else the plan is next, and does it */
+        engine_publish_stats(e, 0);
+    }
     return is_thin && !e->stopping;
 }
 
 /* When nobody goes on from the step in flight, who comes now gets company before
  * the device is done: requests of one token that are answered together are
- * followed by others together. */
+ * followed by others together.  Those that come and go again meanwhile are all
+ * told of in one line of the trace, which has room for max_seqs of them. */
 static void
 engine_gather(struct engine *e)
 {
-    while (engine_hear(e) && engine_num_in_flight(e) > 0
-           && !model_sample_is_done(e->model))
+    while (engine_hear(e) && e->num_ended < e->max_seqs
+           && engine_num_in_flight(e) > 0 && !model_sample_is_done(e->model))
     {
         int64_t  begin_ns = clock_now_ns();
         gen_table_wait(e->table, GATHER_NS);
@@ -421,6 +426,7 @@ engine_step(struct engine *e, struct err *err)
     }
     e->wait_ns = 0;
     e->issued_ns = 0;
+    e->num_ended = 0;
     engine_gather(e);
     struct plan  *plan = engine_plan(e, clock_now_ns());
     int  num_tokens = engine_turn(e, plan, begin_ns, err);

@@ -61,6 +61,7 @@ struct engine {
     int64_t                wait_ns;         /* for the device, in this turn */
     int64_t                issued_ns;       /* from its begin to the issue; 0:
                                                nothing was issued */
+    int32_t                num_ended;       /* sequences, in this turn */
     bool                   stopping;
     struct err             err;             /* of the backend */
     _Atomic uint64_t       next_id;

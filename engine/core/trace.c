@@ -20,7 +20,8 @@ struct trace {
     int         fd;
     bool        idle;         /* nothing planned in this step */
     struct buf  line;
-    struct buf  finished;     /* of this step, "[id,"reason"]," each */
+    struct buf  finished;     /* of this step, "[id,"reason"]," each; at most
+                                 2 * max_seqs */
     struct buf  device;       /* of this step, "[step,idle,run]," each */
 };
 
@@ -35,8 +36,8 @@ trace_open(struct trace **out, const char *path, int32_t max_seqs,
     if (t == NULL) {
         return err_set(err, "trace %s: out of memory", path);
     }
-    buf_init(&t->line, LINE_BYTES + 3 * entries_bytes);
-    buf_init(&t->finished, LINE_BYTES + entries_bytes);
+    buf_init(&t->line, LINE_BYTES + 4 * entries_bytes);
+    buf_init(&t->finished, 2 * entries_bytes);
     buf_init(&t->device, LINE_BYTES);
     t->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (t->fd < 0) {
@@ -166,7 +167,7 @@ trace_device(struct trace *t, uint64_t step, const struct step_time *time)
 void
 trace_end(struct trace *t, const struct trace_times *times)
 {
-    if (t->idle && t->finished.len == 0) {
+    if (t->idle && t->finished.len == 0 && t->device.len == 0) {
         return;
     }
     buf_append_lit(&t->line, ",\"finished\":[");

@@ -16,10 +16,10 @@
  * the device's own clock, where it tells: idle_ns is how long it had nothing to
  * do before the step; some microseconds are its own, between one step and the
  * next.  With async scheduling a line has the plan of one step and the ends of
- * the step before.  A step in which nothing runs and
- * nothing ends leaves no line.  The step thread writes; nothing
- * is allocated after open.  A file that cannot be written any more is
- * reported once and ends the trace, not the engine. */
+ * the step before.  Where nothing runs and nothing ends there is no line, unless
+ * it has a "device".  The step thread writes; nothing is allocated after open,
+ * and a line has room for 2 * max_seqs ends.  A file that cannot be written any
+ * more is reported once and ends the trace, not the engine. */
 #ifndef LLM_CORE_TRACE_H
 #define LLM_CORE_TRACE_H
 

@@ -395,7 +395,7 @@ sched_budget(const struct sched *s)
         return budget;
     }
     room = o->max_num_mixed_tokens - plan->num_tokens;
-    least = (o->max_num_mixed_tokens + MIXED_LEAST - 1) / MIXED_LEAST
+    least = (o->max_num_mixed_tokens - 1) / MIXED_LEAST + 1    /* rounded up */
             - plan->num_prefill_tokens;
     room = room > least ? room : least;
     room = room > 0 ? room : 0;      /* a resumed decode came after prompts */
@@ -528,7 +528,9 @@ sched_is_thin(const struct sched *s)
 {
     int64_t  num_tokens = 0;
 
-    if (s->running.num_seqs > 0) {
+    if (s->running.num_seqs > 0
+        || s->waiting.num_seqs >= s->options.max_num_seqs)
+    {
         return false;
     }
     for (struct seq *q = s->waiting.oldest; q != NULL; q = q->next) {

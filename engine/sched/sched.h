@@ -28,10 +28,10 @@
  * a seat (max_num_seqs) and blocks for the whole prompt and the first sampled
  * token are there.  An admitted prompt therefore never waits for a block.
  *
- * A step with decodes takes no more than max_num_mixed_tokens, and prompts no
- * less than a quarter of it: a crowd of arrivals is spread over steps of one
- * length instead of making some long, which every decode would sit through, and
- * the others short, which use the device badly.  Sequences that come in one after
+ * With decodes, a step's prompts take what these leave of max_num_mixed_tokens,
+ * and no less than a quarter of it: a crowd of arrivals is spread over steps of
+ * one length instead of making some long, which every decode would sit through,
+ * and the others short, which use the device badly.  Sequences that come in one after
  * the other end so, too: fewer are at their longest at once, and fewer are
  * preempted.  A step without decodes has nobody who waits for it and takes all
  * that fits.
@@ -71,8 +71,9 @@ struct sched_options {
     int32_t max_seqs;                /* that exist at a time, >= max_num_seqs */
     int32_t block_size;              /* tokens */
     int32_t num_blocks;              /* with the null block */
-    int32_t max_num_mixed_tokens;    /* of a step with decodes and prompts; 0:
-                                        no such bound, nor without chunks */
+    int32_t max_num_mixed_tokens;    /* of a step with decodes and prompts; 0,
+                                        max_num_batched_tokens and more: no such
+                                        bound, nor without chunks */
     bool    enable_chunked_prefill;  /* off: max_num_batched_tokens must be at
                                         least max_model_len */
 };
@@ -154,8 +155,8 @@ int64_t sched_next_deadline_ns(const struct sched *s);
 struct plan *sched_next(struct sched *s, int64_t now_ns);
 
 /* Whether a step planned now would be thin: no sequence of the steps in flight
- * goes on, and those that wait do not fill one.  While the device is busy it is
- * better to wait for more. */
+ * goes on, and those that wait fill neither its tokens nor its seats.  While
+ * the device is busy it is better to wait for more. */
 bool sched_is_thin(const struct sched *s);
 
 /* The newest plan, which is not empty, is on its way: its tokens count as

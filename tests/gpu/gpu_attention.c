@@ -312,21 +312,12 @@ run_fused(struct backend *be, const struct cache_case *c,
     struct tensor    host = host_tensor(c->dtype, s->num_tokens + 2,
                                         c->heads * c->head_dim);
     struct kv_cache  kv = kv_of(c, cache.data);
-    struct weight   *norm = NULL;
-    struct err       err = { 0 };
+    struct weight   *norm = norm_weight(be, c, in[3]);
     memset(host.data, 0xff, tensor_bytes(&host));
     struct tensor  out = to_backend(be, &host);
     free(host.data);
-    if (c->norm) {
-        require(be->ops->weight_create(be, &(struct weight_desc) {
-            .kind = WEIGHT_VECTOR, .num_parts = 1, .parts = { in[3] } }, &norm,
-            &err), &err, "norm");
-    }
     step_begin(be, s);
-    be->ops->qk_norm_rope_append(be, &(struct qk_norm_rope_append_args) {
-        .qkv = qkv, .q_norm = { norm, 1e-6f }, .k_norm = { norm, 1e-6f },
-        .cos_sin = cos_sin.data, .kv = &kv, .layer_idx = 1,
-        .num_heads = c->heads });
+    rope_and_append(be, c, qkv, cos_sin, &kv, norm);
     be->ops->attention(be, &(struct attention_args) {
         .out = out, .qkv = qkv, .kv = &kv, .layer_idx = 1,
         .num_heads = c->heads, .sliding_window = c->window,
@@ -389,9 +380,7 @@ compare_fused(const struct cache_case *c, const struct step *s,
     for (size_t i = 0; i < tensor_elems(&want->cache); i++) {
         double  w = (double) elem(&want->cache, i);
         double  g = (double) elem(&got->cache, i);
-        if (isnan(w) != isnan(g)) {
-            complain("cache element %zu: got %g, want %g", i, g, w);
-        } else if (!isnan(w) && w != g) {
+        if (both_numbers(i, g, w) && w != g) {
             compare(g, w, flip);
         }
     }

@@ -5,6 +5,7 @@
  * the order of fp32 sums, so some roundings fall the other way, and a layer
  * passes that on: logits and cache are compared by the size of the difference,
  * as gpu_models.c does, and what a step must not write by its bytes. */
+#include "tests/gpu/gpu_side.h"
 #include "tests/gpu/gpu_test.h"
 
 #include <math.h>
@@ -14,13 +15,8 @@
 
 #include "engine/backend/backend_load.h"
 #include "engine/backend/cuda/backend_cuda.h"
-#include "engine/model/model.h"
 
 #define FUSED_SEQS    8
-#define SEQ_BLOCKS    24
-#define NUM_BLOCKS    (1 + FUSED_SEQS * SEQ_BLOCKS)
-#define BLOCK_SIZE    32
-#define VOCAB         1000
 #define BOUND         0x1p-6     /* some ulps of bf16 after two layers */
 #define REPEATS       200
 
@@ -42,58 +38,24 @@ static const char *const  shapes[] = {
     SHAPE("Qwen3", "bfloat16", 4160, 192, 8, 1, 128, false),
 };
 
-struct side {
-    struct backend *be;
-    struct model   *m;
-    struct batch    batch;
+static size_t
+cache_bytes(const struct side *s)
+{
+    return model_kv_bytes_per_token(&s->m->config, s->m->kv.cache.dtype)
+           * (size_t) side_num_blocks(s) * SIDE_BLOCK_SIZE;
+}
+
+static const struct side_shape  fused_shape = {
+    .num_seqs = FUSED_SEQS, .seq_blocks = 24, .max_num_batched_tokens = 700,
+    .max_model_len = 768
 };
 
+/* With a cache whose elements no step has written yet are 0xffff. */
 static void
-side_open(struct side *s, struct backend *be, const char *dir)
+fused_open(struct side *s, struct backend *be, const char *dir)
 {
-    struct err  err = { 0 };
-    s->be = be;
-    require(model_open(&s->m, &(struct model_options) {
-        .path = dir, .load_format = LOAD_DUMMY, .dummy_seed = SEED,
-        .block_size = BLOCK_SIZE, .num_blocks = NUM_BLOCKS,
-        .max_num_batched_tokens = 700, .max_num_seqs = FUSED_SEQS,
-        .max_num_logits = FUSED_SEQS, .max_model_len = 768 }, be, &err), &err,
-        dir);
-    require(batch_init(&s->batch, &s->m->limits, &err), &err, "batch");
-    s->be->ops->fill(s->be, s->m->kv.cache.data, 0xff,
-                     model_kv_bytes_per_token(&s->m->config,
-                                              s->m->kv.cache.dtype)
-                     * NUM_BLOCKS * BLOCK_SIZE);
-}
-
-static void
-side_close(struct side *s)
-{
-    batch_destroy(&s->batch);
-    model_close(s->m);
-}
-
-static void
-side_append(struct side *s, int seq, const int32_t *ids, int num, int position)
-{
-    int32_t  blocks[SEQ_BLOCKS];
-    for (int i = 0; i < SEQ_BLOCKS; i++) {
-        blocks[i] = 1 + seq + FUSED_SEQS * ((i * 5 + seq) % SEQ_BLOCKS);
-    }
-    (void) batch_append(&s->batch, &(struct batch_seq) {
-        .token_ids = ids, .query_len = num, .position = position,
-        .block_ids = blocks, .block_size = BLOCK_SIZE, .num_logits = 1 });
-}
-
-/* Garbage of an earlier step must not show. */
-static void
-poison(struct side *s)
-{
-    struct tensor *const  all[] = { &s->m->hidden, &s->m->qkv, &s->m->attn,
-                                    &s->m->mlp, &s->m->logits };
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        s->be->ops->fill(s->be, all[i]->data, 0xff, tensor_bytes(all[i]));
-    }
+    side_open(s, be, dir, &fused_shape);
+    s->be->ops->fill(s->be, s->m->kv.cache.data, 0xff, cache_bytes(s));
 }
 
 /* ||a - b|| / ||b||, bounded. */
@@ -103,31 +65,18 @@ compare_sizes(double diff, double size)
     compare(sqrt(diff / size), 0.0, BOUND);
 }
 
-/* `num` tokens of sequence `seq`, or one of each of the first -seq. */
+/* nums[i] tokens of sequence seqs[i]. */
 static void
-both_step(struct side sides[2], int seq, int num, int *lens)
+both_step(struct side sides[2], const int *seqs, const int *nums, int num,
+          int *lens)
 {
     const float  *logits[2];
-    struct err    err = { 0 };
     int32_t       ids[700];
-    int           rows = seq < 0 ? -seq : 1;
-    for (int i = 0; i < 700; i++) {
-        ids[i] = random_below(VOCAB);
-    }
-    for (int b = 0; b < 2; b++) {
-        poison(&sides[b]);
-        batch_reset(&sides[b].batch);
-        for (int i = 0; i < rows; i++) {
-            int  s = seq < 0 ? i : seq;
-            side_append(&sides[b], s, ids + i, num, lens[s]);
-        }
-        require(model_forward(sides[b].m, &sides[b].batch, &logits[b], &err),
-                &err, "forward");
-    }
-    for (int i = 0; i < rows; i++) {
+    side_random_ids(ids, 700);
+    sides_step(sides, seqs, nums, num, ids, lens, logits);
+    for (int i = 0; i < num; i++) {
         double  diff = 0.0, size = 0.0;
-        lens[seq < 0 ? i : seq] += num;
-        for (int j = i * VOCAB; j < (i + 1) * VOCAB; j++) {
+        for (int j = i * SIDE_VOCAB; j < (i + 1) * SIDE_VOCAB; j++) {
             double  d = (double) logits[0][j] - (double) logits[1][j];
             diff += d * d;
             size += (double) logits[1][j] * (double) logits[1][j];
@@ -139,9 +88,7 @@ both_step(struct side sides[2], int seq, int num, int *lens)
 static void
 compare_caches(struct side sides[2])
 {
-    size_t    elems = model_kv_bytes_per_token(&sides[0].m->config,
-                                               sides[0].m->kv.cache.dtype)
-                      * NUM_BLOCKS * BLOCK_SIZE / sizeof(uint16_t);
+    size_t    elems = cache_bytes(&sides[0]) / sizeof(uint16_t);
     uint16_t *kv[2];
     double    diff = 0.0, size = 0.0;
     for (int b = 0; b < 2; b++) {
@@ -172,10 +119,11 @@ compare_caches(struct side sides[2])
 static void
 repeat_step(struct side *s, int rows, const int *lens)
 {
-    static float  first[FUSED_SEQS * VOCAB];
+    static float  first[FUSED_SEQS * SIDE_VOCAB];
     const float  *logits;
     struct err    err = { 0 };
     int32_t       id = 7;
+    size_t        bytes = (size_t) (rows * SIDE_VOCAB) * sizeof *first;
     for (int n = 0; n < (run.small ? 5 : REPEATS); n++) {
         batch_reset(&s->batch);
         for (int i = 0; i < rows; i++) {
@@ -184,10 +132,8 @@ repeat_step(struct side *s, int rows, const int *lens)
         require(model_forward(s->m, &s->batch, &logits, &err), &err,
                 "forward");
         if (n == 0) {
-            memcpy(first, logits, (size_t) (rows * VOCAB) * sizeof *first);
-        } else if (memcmp(first, logits,
-                          (size_t) (rows * VOCAB) * sizeof *first) != 0)
-        {
+            memcpy(first, logits, bytes);
+        } else if (memcmp(first, logits, bytes) != 0) {
             complain("%d rows: repeat %d has other bits", rows, n);
             return;
         }
@@ -197,27 +143,22 @@ repeat_step(struct side *s, int rows, const int *lens)
 static void
 fused_model(struct backend *const be[2], const char *config)
 {
-    char         dir[] = "/tmp/test-backend-cuda-XXXXXX", file[64];
+    char         dir[] = "/tmp/test-backend-cuda-XXXXXX";
     struct side  sides[2];
     int          lens[FUSED_SEQS] = { 0 };
-    static const int  prompts[FUSED_SEQS] = { 600, 31, 32, 1, 300, 2, 64, 129 };
-    if (mkdtemp(dir) == NULL) {
-        complain("mkdtemp");
-        return;
-    }
-    (void) snprintf(file, sizeof file, "%s/config.json", dir);
-    FILE  *out = need(fopen(file, "w"));
-    (void) fputs(config, out);
-    (void) fclose(out);
-    side_open(&sides[0], be[0], dir);
-    side_open(&sides[1], be[1], dir);
+    static const int  prompts[] = { 600, 31, 32, 1, 300, 2, 64, 129 };
+    static const int  seqs[] = { 0, 1, 2, 3, 4, 5, 6, 7 };
+    static const int  ones[] = { 1, 1, 1, 1, 1, 1, 1, 1 };
+    config_write(dir, config);
+    fused_open(&sides[0], be[0], dir);
+    fused_open(&sides[1], be[1], dir);
     for (int i = 0; i < FUSED_SEQS; i++) {
-        both_step(sides, i, prompts[i], lens);
+        both_step(sides, &seqs[i], &prompts[i], 1, lens);
     }
     /* every number of rows in each bucket, issued, recorded and replayed */
     for (int round = 0; round < (run.small ? 1 : 4); round++) {
         for (int rows = 1; rows <= FUSED_SEQS; rows++) {
-            both_step(sides, -rows, 1, lens);
+            both_step(sides, seqs, ones, rows, lens);
         }
     }
     compare_caches(sides);
@@ -226,8 +167,7 @@ fused_model(struct backend *const be[2], const char *config)
     repeat_step(&sides[0], 8, lens);
     side_close(&sides[0]);
     side_close(&sides[1]);
-    (void) remove(file);
-    (void) remove(dir);
+    config_remove(dir);
 }
 
 void

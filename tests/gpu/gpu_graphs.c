@@ -5,6 +5,7 @@
  * decode steps of every size in any order, mixed steps.  Activations are filled
  * with NaN before each step, so a padded row that is read shows; and the null
  * block must stay as it was, so a padded row that is written shows. */
+#include "tests/gpu/gpu_side.h"
 #include "tests/gpu/gpu_test.h"
 
 #include <stdio.h>
@@ -13,12 +14,8 @@
 
 #include "engine/backend/backend_load.h"
 #include "engine/backend/cuda/backend_cuda.h"
-#include "engine/model/model.h"
 
 #define GRAPH_SEQS    40
-#define SEQ_BLOCKS    14
-#define GRAPH_BLOCKS  (1 + GRAPH_SEQS * SEQ_BLOCKS)
-#define VOCAB         1000
 
 #define SMALL_LLAMA \
     "{\"architectures\": [\"LlamaForCausalLM\"], \"dtype\": " \
@@ -29,54 +26,10 @@
     "\"rms_norm_eps\": 1e-5, \"rope_theta\": 10000.0, " \
     "\"hidden_act\": \"silu\", \"tie_word_embeddings\": false}"
 
-struct side {
-    struct backend *be;
-    struct model   *m;
-    struct batch    batch;
+static const struct side_shape  graph_shape = {
+    .num_seqs = GRAPH_SEQS, .seq_blocks = 14, .max_num_batched_tokens = 600,
+    .max_model_len = 440
 };
-
-static void
-side_open(struct side *s, struct backend *be, const char *dir)
-{
-    struct err  err = { 0 };
-    s->be = be;
-    require(model_open(&s->m, &(struct model_options) {
-        .path = dir, .load_format = LOAD_DUMMY, .dummy_seed = SEED,
-        .num_blocks = GRAPH_BLOCKS, .max_num_batched_tokens = 600,
-        .max_num_seqs = GRAPH_SEQS, .max_num_logits = GRAPH_SEQS,
-        .max_model_len = 440 }, be, &err), &err, dir);
-    require(batch_init(&s->batch, &s->m->limits, &err), &err, "batch");
-}
-
-static void
-side_close(struct side *s)
-{
-    batch_destroy(&s->batch);
-    model_close(s->m);
-}
-
-static void
-side_append(struct side *s, int seq, const int32_t *ids, int num, int position)
-{
-    int32_t  blocks[SEQ_BLOCKS];
-    for (int i = 0; i < SEQ_BLOCKS; i++) {
-        blocks[i] = 1 + seq + GRAPH_SEQS * ((i * 3 + seq) % SEQ_BLOCKS);
-    }
-    (void) batch_append(&s->batch, &(struct batch_seq) {
-        .token_ids = ids, .query_len = num, .position = position,
-        .block_ids = blocks, .block_size = s->m->block_size,
-        .num_logits = 1 });
-}
-
-static void
-poison(struct side *s)
-{
-    struct tensor *const  all[] = { &s->m->hidden, &s->m->qkv, &s->m->attn,
-                                    &s->m->mlp, &s->m->logits };
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        s->be->ops->fill(s->be, all[i]->data, 0xff, tensor_bytes(all[i]));
-    }
-}
 
 static void
 check_null_block(struct side *s)
@@ -101,56 +54,34 @@ both_step(struct side sides[2], const int *order, int num, int *lens,
           int long_seq, int long_len)
 {
     const float  *logits[2];
-    struct err    err = { 0 };
     int32_t       ids[512];
-    for (int i = 0; i < 512; i++) {
-        ids[i] = random_below(VOCAB);
-    }
-    for (int b = 0; b < 2; b++) {
-        poison(&sides[b]);
-        batch_reset(&sides[b].batch);
-        for (int i = 0; i < num; i++) {
-            int  len = i == long_seq ? long_len : 1;
-            side_append(&sides[b], order[i], ids + i, len, lens[order[i]]);
-        }
-        require(model_forward(sides[b].m, &sides[b].batch, &logits[b], &err),
-                &err, "forward");
-    }
+    int           nums[GRAPH_SEQS];
+    side_random_ids(ids, 512);
     for (int i = 0; i < num; i++) {
-        lens[order[i]] += i == long_seq ? long_len : 1;
-        if (memcmp(logits[0] + i * VOCAB, logits[1] + i * VOCAB,
-                   VOCAB * sizeof **logits) != 0)
+        nums[i] = i == long_seq ? long_len : 1;
+    }
+    sides_step(sides, order, nums, num, ids, lens, logits);
+    for (int i = 0; i < num; i++) {
+        if (memcmp(logits[0] + i * SIDE_VOCAB, logits[1] + i * SIDE_VOCAB,
+                   SIDE_VOCAB * sizeof **logits) != 0)
         {
             complain("%d sequences, row %d: logits differ", num, i);
         }
-        if (logits[0][i * VOCAB] != logits[0][i * VOCAB]) {
+        if (logits[0][i * SIDE_VOCAB] != logits[0][i * SIDE_VOCAB]) {
             complain("%d sequences, row %d: NaN", num, i);
         }
     }
 }
 
 static void
-write_config(char *dir, char *file, size_t bytes, const char *config)
-{
-    if (mkdtemp(dir) == NULL) {
-        printf("mkdtemp failed\n");
-        exit(1);
-    }
-    (void) snprintf(file, bytes, "%s/config.json", dir);
-    FILE  *out = need(fopen(file, "w"));
-    (void) fputs(config, out);
-    (void) fclose(out);
-}
-
-static void
 graph_model(struct backend *const be[2], const char *config)
 {
-    char         dir[] = "/tmp/test-backend-cuda-XXXXXX", file[64];
+    char         dir[] = "/tmp/test-backend-cuda-XXXXXX";
     struct side  sides[2];
     int          lens[GRAPH_SEQS] = { 0 }, order[GRAPH_SEQS];
-    write_config(dir, file, sizeof file, config);
-    side_open(&sides[0], be[0], dir);
-    side_open(&sides[1], be[1], dir);
+    config_write(dir, config);
+    side_open(&sides[0], be[0], dir, &graph_shape);
+    side_open(&sides[1], be[1], dir, &graph_shape);
     for (int i = 0; i < GRAPH_SEQS; i++) {
         order[i] = i;
         both_step(sides, &order[i], 1, lens, 0, 1 + random_below(250));
@@ -170,8 +101,7 @@ graph_model(struct backend *const be[2], const char *config)
     check_null_block(&sides[1]);
     side_close(&sides[0]);
     side_close(&sides[1]);
-    (void) remove(file);
-    (void) remove(dir);
+    config_remove(dir);
 }
 
 void
@@ -224,7 +154,7 @@ follow_sequence(struct backend *be, const char *dir, int num, float *logits)
     int            lens[GRAPH_SEQS] = { 0 };
     int32_t        next = 0, ids[512];
     const float   *got;
-    side_open(&s, be, dir);
+    side_open(&s, be, dir, &graph_shape);
     for (int step = 0; step <= INVARIANT_STEPS; step++) {
         int  before = step == 0 ? num / 2 : random_below(num), row = 0;
         for (int i = 0; i < num; i++) {
@@ -232,8 +162,8 @@ follow_sequence(struct backend *be, const char *dir, int num, float *logits)
             int  len = lens[seq] > 0 ? 1 : seq == 0 ? INVARIANT_PROMPT
                        : 2 + random_below(12);
             for (int j = 0; j < len; j++) {
-                ids[j] = seq == 0 && step == 0 ? (j * 37 + 5) % VOCAB
-                         : seq == 0 ? next : random_below(VOCAB);
+                ids[j] = seq == 0 && step == 0 ? (j * 37 + 5) % SIDE_VOCAB
+                         : seq == 0 ? next : random_below(SIDE_VOCAB);
             }
             if (seq != 0 && step > 0 && random_below(3) == 0) {
                 continue;
@@ -243,10 +173,10 @@ follow_sequence(struct backend *be, const char *dir, int num, float *logits)
             lens[seq] += len;
         }
         require(model_forward(s.m, &s.batch, &got, &err), &err, "forward");
-        got += row * VOCAB;
-        memcpy(logits + step * VOCAB, got, VOCAB * sizeof *logits);
+        got += row * SIDE_VOCAB;
+        memcpy(logits + step * SIDE_VOCAB, got, SIDE_VOCAB * sizeof *logits);
         next = 0;
-        for (int32_t i = 1; i < VOCAB; i++) {
+        for (int32_t i = 1; i < SIDE_VOCAB; i++) {
             next = got[i] > got[next] ? i : next;
         }
         batch_reset(&s.batch);
@@ -258,18 +188,19 @@ void
 test_batch_invariant_rows_do_not_depend_on_their_company(void)
 {
     enum { STEPS = INVARIANT_STEPS + 1 };
-    char             dir[] = "/tmp/test-backend-cuda-XXXXXX", file[64];
+    char             dir[] = "/tmp/test-backend-cuda-XXXXXX";
     struct backend  *be;
     struct err       err = { 0 };
-    float           *alone = need(calloc(2 * STEPS * VOCAB, sizeof *alone));
-    float           *among = alone + STEPS * VOCAB;
+    float           *alone = need(calloc(2 * STEPS * SIDE_VOCAB,
+                                         sizeof *alone));
+    float           *among = alone + STEPS * SIDE_VOCAB;
     static const int  company[] = { 2, 7, 17, GRAPH_SEQS };
     if (run.cuda->ops->sample == NULL) {
         printf("#   skipped: %s is invariant\n", run.cuda->ops->name);
         free(alone);
         return;
     }
-    write_config(dir, file, sizeof file, SMALL_LLAMA);
+    config_write(dir, SMALL_LLAMA);
     require(backend_load_cuda(&be, &(struct backend_cuda_options) {
         .abi = BACKEND_CUDA_ABI, .batch_invariant = true }, &err), &err,
         "a backend more");
@@ -277,8 +208,8 @@ test_batch_invariant_rows_do_not_depend_on_their_company(void)
     for (size_t i = 0; i < sizeof company / sizeof *company; i++) {
         follow_sequence(be, dir, company[i], among);
         for (int step = 0; step < STEPS; step++) {
-            if (memcmp(alone + step * VOCAB, among + step * VOCAB,
-                       VOCAB * sizeof *alone) != 0)
+            if (memcmp(alone + step * SIDE_VOCAB, among + step * SIDE_VOCAB,
+                       SIDE_VOCAB * sizeof *alone) != 0)
             {
                 complain("token %d differs among %d sequences", step,
                          company[i]);
@@ -287,8 +218,7 @@ test_batch_invariant_rows_do_not_depend_on_their_company(void)
         }
     }
     be->ops->destroy(be);
-    (void) remove(file);
-    (void) remove(dir);
+    config_remove(dir);
     free(alone);
 }
 
@@ -303,12 +233,12 @@ start_with_cache(const char *dir, const char *cache, float *logits)
     require(backend_load_cuda(&be, &(struct backend_cuda_options) {
         .abi = BACKEND_CUDA_ABI, .gemm_cache = cache }, &err), &err,
         "a backend more");
-    side_open(&s, be, dir);
+    side_open(&s, be, dir, &graph_shape);
     for (int32_t i = 0; i < 16; i++) {
         side_append(&s, i, &i, 1, 0);
     }
     require(model_forward(s.m, &s.batch, &got, &err), &err, "forward");
-    memcpy(logits, got, 16 * VOCAB * sizeof *logits);
+    memcpy(logits, got, 16 * SIDE_VOCAB * sizeof *logits);
     side_close(&s);
     be->ops->destroy(be);
 }
@@ -331,15 +261,15 @@ file_bytes(const char *path)
 void
 test_a_gemm_cache_is_read_and_a_broken_one_made_anew(void)
 {
-    char    dir[] = "/tmp/test-backend-cuda-XXXXXX", file[64], cache[64];
-    float  *first = need(calloc(2 * 16 * VOCAB, sizeof *first));
-    float  *again = first + 16 * VOCAB;
+    char    dir[] = "/tmp/test-backend-cuda-XXXXXX", cache[64];
+    float  *first = need(calloc(2 * 16 * SIDE_VOCAB, sizeof *first));
+    float  *again = first + 16 * SIDE_VOCAB;
     if (run.cuda->ops->sample == NULL) {
         printf("#   skipped: %s has no cuBLASLt\n", run.cuda->ops->name);
         free(first);
         return;
     }
-    write_config(dir, file, sizeof file, SMALL_LLAMA);
+    config_write(dir, SMALL_LLAMA);
     (void) snprintf(cache, sizeof cache, "%s/gemm", dir);
     start_with_cache(dir, cache, first);
     long  bytes = file_bytes(cache);
@@ -347,7 +277,7 @@ test_a_gemm_cache_is_read_and_a_broken_one_made_anew(void)
         complain("no cache was written");
     }
     start_with_cache(dir, cache, again);
-    if (memcmp(first, again, 16 * VOCAB * sizeof *first) != 0) {
+    if (memcmp(first, again, 16 * SIDE_VOCAB * sizeof *first) != 0) {
         complain("another start, other bits");
     }
     for (int i = 0; i < 4 && bytes > 0; i++) {
@@ -356,7 +286,7 @@ test_a_gemm_cache_is_read_and_a_broken_one_made_anew(void)
         (void) fputc(0x5a, out);
         (void) fclose(out);
         start_with_cache(dir, cache, again);
-        for (int j = 0; j < 16 * VOCAB; j++) {
+        for (int j = 0; j < 16 * SIDE_VOCAB; j++) {
             if (!(again[j] > -100.0f && again[j] < 100.0f)) {
                 complain("logit %g with a broken cache", (double) again[j]);
             }
@@ -367,7 +297,6 @@ test_a_gemm_cache_is_read_and_a_broken_one_made_anew(void)
         }
     }
     (void) remove(cache);
-    (void) remove(file);
-    (void) remove(dir);
+    config_remove(dir);
     free(first);
 }

@@ -50,6 +50,39 @@ cache_row(const struct cache_case *c, int is_v, int slot, int head)
            + (size_t) (slot % c->block_size);
 }
 
+struct weight *
+norm_weight(struct backend *be, const struct cache_case *c, struct tensor t)
+{
+    struct weight  *norm = NULL;
+    struct err      err = { 0 };
+    if (c->norm) {
+        require(be->ops->weight_create(be, &(struct weight_desc) {
+            .kind = WEIGHT_VECTOR, .num_parts = 1, .parts = { t } }, &norm,
+            &err), &err, "norm");
+    }
+    return norm;
+}
+
+void
+rope_and_append(struct backend *be, const struct cache_case *c,
+                struct tensor qkv, struct tensor cos_sin,
+                const struct kv_cache *kv, const struct weight *norm)
+{
+    be->ops->qk_norm_rope_append(be, &(struct qk_norm_rope_append_args) {
+        .qkv = qkv, .q_norm = { norm, 1e-6f }, .k_norm = { norm, 1e-6f },
+        .cos_sin = cos_sin.data, .kv = kv, .layer_idx = 1,
+        .num_heads = c->heads });
+}
+
+bool
+both_numbers(size_t elem_idx, double got, double want)
+{
+    if (isnan(want) != isnan(got)) {
+        complain("cache element %zu: got %g, want %g", elem_idx, got, want);
+    }
+    return !isnan(want) && !isnan(got);
+}
+
 struct rope_result {
     struct tensor qkv, cache;
 };
@@ -58,22 +91,13 @@ static struct rope_result
 run_rope(struct backend *be, const struct cache_case *c,
          const struct step *s, const struct tensor in[4])
 {
-    struct tensor   qkv = to_backend(be, &in[0]);
-    struct tensor   cache = to_backend(be, &in[1]);
-    struct tensor   cos_sin = to_backend(be, &in[2]);
-    struct weight  *norm = NULL;
-    struct err      err = { 0 };
+    struct tensor    qkv = to_backend(be, &in[0]);
+    struct tensor    cache = to_backend(be, &in[1]);
+    struct tensor    cos_sin = to_backend(be, &in[2]);
+    struct weight   *norm = norm_weight(be, c, in[3]);
     struct kv_cache  kv = kv_of(c, cache.data);
-    if (c->norm) {
-        require(be->ops->weight_create(be, &(struct weight_desc) {
-            .kind = WEIGHT_VECTOR, .num_parts = 1, .parts = { in[3] } }, &norm,
-            &err), &err, "norm");
-    }
     step_begin(be, s);
-    be->ops->qk_norm_rope_append(be, &(struct qk_norm_rope_append_args) {
-        .qkv = qkv, .q_norm = { norm, 1e-6f }, .k_norm = { norm, 1e-6f },
-        .cos_sin = cos_sin.data, .kv = &kv, .layer_idx = 1,
-        .num_heads = c->heads });
+    rope_and_append(be, c, qkv, cos_sin, &kv, norm);
     be->ops->step_end(be);
     struct rope_result  r = { .qkv = from_backend(be, &qkv) };
     r.cache = from_backend(be, &cache);
@@ -114,9 +138,7 @@ rope_one(const struct cache_case *c)
     for (size_t i = 0; i < tensor_elems(&want.cache); i++) {
         double  w = (double) elem(&want.cache, i);
         double  g = (double) elem(&got.cache, i);
-        if (isnan(w) != isnan(g)) {
-            complain("cache element %zu: got %g, want %g", i, g, w);
-        } else if (!isnan(w)) {
+        if (both_numbers(i, g, w)) {
             /* in units of the scale: half of the cache is K */
             int     is_v = i / (tensor_elems(&want.cache) / 4) % 2;
             double  scale = cache_scale(c, is_v);

@@ -1,5 +1,6 @@
 /* gpu_models.c - whole models on the GPU: against what transformers computed
  * (tests/model/golden) and against the CPU backend. */
+#include "tests/gpu/gpu_side.h"
 #include "tests/gpu/gpu_test.h"
 
 #include <math.h>
@@ -203,19 +204,12 @@ dummy_logits(const float *got, const float *want, int vocab, double bound)
 static void
 dummy_model(const char *config, enum dtype kv_dtype)
 {
-    char               dir[] = "/tmp/test-backend-cuda-XXXXXX", file[64];
+    char               dir[] = "/tmp/test-backend-cuda-XXXXXX";
     struct model_run   r[2] = { { 0 } };
     int32_t            ids[PROMPT_MAX];
     float             *want = NULL;
     static const int   lens[] = { 30, 1, 64, 65, 7 };
-    if (mkdtemp(dir) == NULL) {
-        complain("mkdtemp");
-        return;
-    }
-    (void) snprintf(file, sizeof file, "%s/config.json", dir);
-    FILE  *out = need(fopen(file, "w"));
-    (void) fputs(config, out);
-    (void) fclose(out);
+    config_write(dir, config);
     for (int i = 0; i < PROMPT_MAX; i++) {
         ids[i] = random_below(1000);
     }
@@ -248,8 +242,7 @@ dummy_model(const char *config, enum dtype kv_dtype)
     free(want);
     model_run_close(&r[0]);
     model_run_close(&r[1]);
-    (void) remove(file);
-    (void) remove(dir);
+    config_remove(dir);
 }
 
 void

@@ -83,6 +83,15 @@ struct tensor host_cache(const struct cache_case *c);
 struct kv_cache kv_of(const struct cache_case *c, void *data);
 double cache_scale(const struct cache_case *c, int is_v);
 size_t cache_row(const struct cache_case *c, int is_v, int slot, int head);
+/* The norm weight's backend copy, NULL without one. */
+struct weight *norm_weight(struct backend *be, const struct cache_case *c,
+                           struct tensor t);
+/* In a step, of layer 1. */
+void rope_and_append(struct backend *be, const struct cache_case *c,
+                     struct tensor qkv, struct tensor cos_sin,
+                     const struct kv_cache *kv, const struct weight *norm);
+/* Whether both are numbers; complains when one is. */
+bool both_numbers(size_t elem_idx, double got, double want);
 
 /* The tests: gpu_ops.c, gpu_attention.c, gpu_models.c, gpu_sample.c,
  * gpu_graphs.c, gpu_fused.c, gpu_engine.c. */

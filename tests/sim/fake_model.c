@@ -35,6 +35,8 @@ struct fake_model {
     struct fake_slot  *slots;      /* [num_blocks * block_size] */
     float             *rows;       /* [max_num_seqs, FAKE_VOCAB] */
     bool               lost;
+    bool             (*is_done)(void *data);   /* NULL: chance */
+    void              *is_done_data;
 };
 
 static void
@@ -106,6 +108,15 @@ void
 fake_model_lose(struct model *m)
 {
     ((struct fake_model *) m)->lost = true;
+}
+
+void
+fake_model_ask(struct model *m, bool (*is_done)(void *data), void *data)
+{
+    struct fake_model  *f = (struct fake_model *) m;
+
+    f->is_done = is_done;
+    f->is_done_data = data;
 }
 
 /* Order matters, and so does every token. */
@@ -370,7 +381,11 @@ model_sample_is_done(const struct model *m)
 {
     struct fake_model  *f = (struct fake_model *) (uintptr_t) m;
 
-    fake_run_some(f, f->num_issued);
+    if (f->is_done == NULL) {
+        fake_run_some(f, f->num_issued);
+    } else if (f->is_done(f->is_done_data)) {
+        fake_run_until(f, f->num_done + 1);
+    }
     return !f->samples || f->num_run > f->num_done;
 }
 

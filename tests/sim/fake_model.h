@@ -43,6 +43,9 @@ void fake_model_destroy(struct model *m);
 /* The next wait for the device fails. */
 void fake_model_lose(struct model *m);
 
+/* model_sample_is_done() asks this instead of chance. */
+void fake_model_ask(struct model *m, bool (*is_done)(void *data), void *data);
+
 /* What a request alone must produce: fills out[], returns how many tokens,
  * and how it ends. */
 int32_t fake_model_expect(const struct gen_request *req, int32_t *out,

@@ -631,6 +631,167 @@ ahead_the_trace_tells_ends_with_the_plan_made_before(void **state)
     fixture_destroy(&f);
 }
 
+/* What happens while the device computes the only step in flight. */
+struct gathering {
+    struct fixture  *f;
+    struct request  *r[4];         /* come one by one */
+    int              num, num_asked;
+};
+
+static bool
+newcomers(void *data)
+{
+    struct gathering    *g = data;
+    struct engine_stats  stats;
+
+    engine_stats(g->f->e, &stats);
+    if (g->num_asked < g->num) {
+        assert_int_equal(stats.num_waiting, g->num_asked);
+    }
+    if (g->num_asked++ < g->num) {
+        submit(g->f, g->r[g->num_asked - 1]);
+    }
+    return g->num_asked > 100;
+}
+
+/* A request of one token is on its way, and `num` more come meanwhile.  Returns
+ * how often the device was asked before they were issued. */
+static int
+gather(struct fixture *f, struct gathering *g, int num)
+{
+    struct request  *first = make_request(f->e, 2, 1);
+
+    *g = (struct gathering) { .f = f, .num = num };
+    for (int i = 0; i < num; i++) {
+        g->r[i] = make_request(f->e, 2, 1);
+    }
+    submit(f, first);
+    (void) step(f);
+    fake_model_ask(f->model, newcomers, g);
+    (void) step(f);
+    assert_complete(first);
+    int  num_asked = g->num_asked;
+    (void) step(f);
+    for (int i = 0; i < num; i++) {
+        assert_complete(g->r[i]);
+        free(g->r[i]);
+    }
+    free(first);
+    return num_asked;
+}
+
+static void
+ahead_newcomers_gather_until_the_device_is_done_or_seats_are_taken(void **state)
+{
+    (void) state;
+    struct fixture       f;
+    struct gathering     g;
+    struct engine_stats  stats;
+
+    if (!samples) {
+        return;
+    }
+    for (int num = 2; num <= 4; num += 2) {
+        fixture_create(&f, 100, NULL);
+        assert_int_equal(gather(&f, &g, num), num < 4 ? 101 : 4);
+        engine_stats(f.e, &stats);
+        assert_int_equal(stats.num_steps, 2);
+        fixture_destroy(&f);
+    }
+}
+
+static bool
+comers_and_goers(void *data)
+{
+    struct gathering  *g = data;
+    struct request    *r = make_request(g->f->e, 2, 1);
+
+    pop_events(g->f->e);
+    submit(g->f, r);
+    engine_cancel(g->f->e, r->gen.gen_id, FINISH_CLIENT_ABORT);
+    free(g->r[3]);
+    g->r[3] = g->r[2];
+    g->r[2] = r;
+    return ++g->num_asked > 200;
+}
+
+static int
+num_matches(const char *text, const char *word)
+{
+    int  num = 0;
+
+    for (; (text = strstr(text, word)) != NULL; text += strlen(word)) {
+        num++;
+    }
+    return num;
+}
+
+/* A line has room for one end of each sequence that can be there. */
+static void
+ahead_the_trace_has_room_for_all_that_come_and_go_in_a_turn(void **state)
+{
+    (void) state;
+    static char       text[1 << 20];
+    char              path[] = "/tmp/test_engine_trace.XXXXXX";
+    int               fd = mkstemp(path);
+    struct fixture    f;
+    struct gathering  g = { .f = &f };
+
+    assert_true(fd >= 0);
+    fixture_create(&f, 100, path);
+    struct request  *first = make_request(f.e, 2, 1);
+    submit(&f, first);
+    (void) step(&f);
+    fake_model_ask(f.model, comers_and_goers, &g);
+    while (step(&f) > 0) {
+    }
+    assert_complete(first);
+    ssize_t  len = read(fd, text, sizeof text - 1);
+    assert_true(len > 0);
+    text[len] = '\0';
+    assert_int_equal(num_matches(text, "\"client_abort\""), g.num_asked);
+    assert_int_equal(num_matches(text, "\"step_ns\""),
+                     num_matches(text, "}\n"));
+    (void) close(fd);
+    (void) unlink(path);
+    free(first);
+    free(g.r[2]);
+    free(g.r[3]);
+    fixture_destroy(&f);
+}
+
+/* A turn that only collects, and in which nothing ends. */
+static void
+ahead_the_trace_tells_the_device_time_of_every_step(void **state)
+{
+    (void) state;
+    char            path[] = "/tmp/test_engine_trace.XXXXXX";
+    char            text[4096];
+    int             fd = mkstemp(path);
+    struct fixture  f;
+
+    assert_true(fd >= 0);
+    fixture_create(&f, 100, path);
+    struct request  *r = make_request(f.e, 3, 9);
+    submit(&f, r);
+    (void) step(&f);
+    engine_park(f.e, r->gen.gen_id, true);
+    (void) step(&f);
+    ssize_t  len = read(fd, text, sizeof text - 1);
+    assert_true(len > 0);
+    text[len] = '\0';
+    assert_int_equal(num_matches(text, "\"device\":[[0,1,1000]]"), samples);
+    assert_int_equal(num_matches(text, "\n"), samples ? 2 : 1);
+    engine_park(f.e, r->gen.gen_id, false);
+    while (step(&f) > 0) {
+    }
+    assert_complete(r);
+    (void) close(fd);
+    (void) unlink(path);
+    free(r);
+    fixture_destroy(&f);
+}
+
 /* ---- with threads ---- */
 
 static int64_t
@@ -800,6 +961,11 @@ main(void)
         cmocka_unit_test(ahead_a_device_lost_in_flight_ends_everything_once),
         cmocka_unit_test(ahead_a_stop_of_the_engine_waits_for_the_device),
         cmocka_unit_test(ahead_the_trace_tells_ends_with_the_plan_made_before),
+        cmocka_unit_test(
+            ahead_newcomers_gather_until_the_device_is_done_or_seats_are_taken),
+        cmocka_unit_test(
+            ahead_the_trace_has_room_for_all_that_come_and_go_in_a_turn),
+        cmocka_unit_test(ahead_the_trace_tells_the_device_time_of_every_step),
     };
     const struct CMUnitTest at_every_pace[] = {
         cmocka_unit_test(stop_ids_end_a_request_and_min_tokens_hold_them_back),

@@ -367,6 +367,31 @@ a_step_with_decodes_is_short_but_never_without_prompts(void **state)
 }
 
 static void
+a_bound_beyond_the_step_is_none(void **state)
+{
+    (void) state;
+    struct sched          *s;
+    struct sched_options   o = {
+        .max_num_seqs = 8, .max_num_batched_tokens = 16, .max_model_len = 64,
+        .max_seqs = 8, .block_size = 4, .num_blocks = 60,
+        .max_num_mixed_tokens = INT32_MAX, .enable_chunked_prefill = true
+    };
+    struct plan           *p;
+
+    assert_int_equal(sched_create(&s, &o, NULL), OK);
+    (void) add(s, 1, 3, 20);
+    (void) add(s, 2, 40, 20);
+    finish_step(s, sched_next(s, 1));
+    p = sched_next(s, 2);
+    assert_int_equal(p->num_decode_seqs, 1);
+    assert_int_equal(p->num_tokens, 16);
+    finish_step(s, p);
+    sched_destroy(s);
+    o.max_num_mixed_tokens = -1;
+    assert_int_equal(sched_create(&s, &o, NULL), ERROR);
+}
+
+static void
 the_next_step_is_planned_by_counts_alone(void **state)
 {
     (void) state;
@@ -438,6 +463,21 @@ a_step_of_newcomers_alone_is_thin_until_they_are_many(void **state)
     assert_false(sched_is_thin(s));          /* 3 goes on */
     collect(s, p);
     collect(s, q);
+    sched_destroy(s);
+}
+
+static void
+newcomers_in_every_seat_are_not_thin_however_short(void **state)
+{
+    (void) state;
+    struct sched  *s = make_sched(4, 16, 4, 40);
+
+    for (uint64_t id = 1; id <= 3; id++) {
+        (void) add(s, id, 1, 1);
+    }
+    assert_true(sched_is_thin(s));
+    (void) add(s, 4, 1, 1);                  /* a fifth would not get in */
+    assert_false(sched_is_thin(s));
     sched_destroy(s);
 }
 
@@ -897,9 +937,11 @@ main(int argc, char **argv)
             without_chunks_a_prompt_is_computed_whole_or_not_at_all),
         cmocka_unit_test(
             a_step_with_decodes_is_short_but_never_without_prompts),
+        cmocka_unit_test(a_bound_beyond_the_step_is_none),
         cmocka_unit_test(the_next_step_is_planned_by_counts_alone),
         cmocka_unit_test(an_ending_sequence_gives_up_its_seat_but_not_its_life),
         cmocka_unit_test(a_step_of_newcomers_alone_is_thin_until_they_are_many),
+        cmocka_unit_test(newcomers_in_every_seat_are_not_thin_however_short),
         cmocka_unit_test(
             a_stop_seen_late_wastes_one_row_and_its_blocks_are_fenced),
         cmocka_unit_test(a_preemption_in_flight_pays_one_step_later),

@@ -41,6 +41,23 @@ args_of(int num_seqs, int heads, int chunk)
         .drafts_max = ITEMS };
 }
 
+/* The item is the next part of a row's head; the key that it ends before. */
+static int32_t
+assert_part(const struct decode_item *it, int seq, int head, int32_t key,
+            int32_t part)
+{
+    assert_int_equal(it->seq, seq);
+    assert_int_equal(it->row, step->rows[seq]);
+    assert_int_equal(it->table, step->lens[seq]);
+    assert_int_equal(it->kv_head, head);
+    assert_int_equal(it->position, step->lens[seq] - 1);
+    assert_int_equal(it->key_begin, key);
+    assert_int_equal(it->key_begin % ATTENTION_DECODE_KEYS, 0);
+    assert_true(it->key_end > key);
+    assert_int_equal(it->part, part);
+    return it->key_end;
+}
+
 /* Items in the order of rows and heads hold each key once; parts count up. */
 static void
 assert_covers(int num_seqs, int heads)
@@ -52,18 +69,9 @@ assert_covers(int num_seqs, int heads)
             int      parts = step->items[i].num_parts;
             while (key < step->lens[s]) {
                 const struct decode_item  *it = &step->items[i++];
-                assert_int_equal(it->seq, s);
-                assert_int_equal(it->row, step->rows[s]);
-                assert_int_equal(it->table, step->lens[s]);
-                assert_int_equal(it->kv_head, h);
-                assert_int_equal(it->position, step->lens[s] - 1);
-                assert_int_equal(it->key_begin, key);
-                assert_int_equal(it->key_begin % ATTENTION_DECODE_KEYS, 0);
-                assert_true(it->key_end > key);
-                assert_int_equal(it->part, part++);
+                key = assert_part(it, s, h, key, part++);
                 assert_int_equal(it->num_parts, parts);
                 assert_true(parts == 1 || it->partial == partials);
-                key = it->key_end;
             }
             assert_int_equal(key, step->lens[s]);
             assert_int_equal(part, parts);
@@ -96,20 +104,34 @@ assert_blocks(int64_t most)
 }
 
 static void
-random_steps_are_covered_in_equal_shares(void **state)
+start_random(unsigned int seed)
 {
-    unsigned int  seed = 20261124;
-    (void) state;
     printf("# seed %u\n", seed);
     srand(seed);
+}
+
+/* Rows of up to `longest` keys, now and then `rarely`; one of eight is none.
+ * Returns their tiles. */
+static int64_t
+random_rows(int num_seqs, int longest, int rarely)
+{
+    int64_t  tiles = 0;
+    for (int s = 0; s < num_seqs; s++) {
+        step->rows[s] = rand() % 8 ? s : -1;
+        step->lens[s] = 1 + rand() % (rand() % 10 ? longest : rarely);
+        tiles += step->rows[s] >= 0 ? (step->lens[s] + 31) / 32 : 0;
+    }
+    return tiles;
+}
+
+static void
+random_steps_are_covered_in_equal_shares(void **state)
+{
+    (void) state;
+    start_random(20261124);
     for (int n = 0; n < 2000; n++) {
         int      num_seqs = 1 + rand() % SEQS, heads = 1 + rand() % 8;
-        int64_t  tiles = 0;
-        for (int s = 0; s < num_seqs; s++) {
-            step->rows[s] = rand() % 8 ? s : -1;
-            step->lens[s] = 1 + rand() % (rand() % 10 ? 2000 : 100000);
-            tiles += step->rows[s] >= 0 ? (step->lens[s] + 31) / 32 : 0;
-        }
+        int64_t  tiles = random_rows(num_seqs, 2000, 100000);
         struct decode_plan_args  a = args_of(num_seqs, heads, 0);
         step->num_items = decode_plan(&a);
         assert_in_range(step->num_items, 0,
@@ -208,18 +230,7 @@ assert_rows_are_covered(int num_seqs, int heads)
         for (int h = 0; step->rows[s] >= 0 && h < heads; h++) {
             int32_t  key = 0, part = 0;
             while (key < step->lens[s]) {
-                const struct decode_item  *it = &step->items[i++];
-                assert_int_equal(it->seq, s);
-                assert_int_equal(it->row, step->rows[s]);
-                assert_int_equal(it->table, step->lens[s]);
-                assert_int_equal(it->kv_head, h);
-                assert_int_equal(it->position, step->lens[s] - 1);
-                assert_int_equal(it->key_begin, key);
-                assert_int_equal(it->part, part++);
-                assert_true(it->key_end > key);
-                assert_true(it->key_end == step->lens[s]
-                            || it->key_end % ATTENTION_DECODE_KEYS == 0);
-                key = it->key_end;
+                key = assert_part(&step->items[i++], s, h, key, part++);
             }
             assert_int_equal(key, step->lens[s]);
             assert_int_equal(step->items[i - 1].num_parts, part);
@@ -231,19 +242,12 @@ assert_rows_are_covered(int num_seqs, int heads)
 static void
 random_steps_are_dealt_out_in_shares_of_whole_rows(void **state)
 {
-    unsigned int  seed = 20261130;
     (void) state;
-    printf("# seed %u\n", seed);
-    srand(seed);
+    start_random(20261130);
     for (int n = 0; n < 2000; n++) {
         int      num_seqs = 1 + rand() % SEQS, heads = 1 + rand() % 8;
         int      longest = 1 << rand() % 17;
-        int64_t  tiles = 0;
-        for (int s = 0; s < num_seqs; s++) {
-            step->rows[s] = rand() % 8 ? s : -1;
-            step->lens[s] = 1 + rand() % (rand() % 10 ? longest : 10000);
-            tiles += step->rows[s] >= 0 ? (step->lens[s] + 31) / 32 : 0;
-        }
+        int64_t  tiles = random_rows(num_seqs, longest, 10000);
         struct decode_plan_args  a = args_of(num_seqs, heads, 0);
         a.items_max = decode_plan_items_max(num_seqs, heads, 8 * BLOCKS);
         a.drafts_max = 2 * a.items_max;
