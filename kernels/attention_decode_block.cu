@@ -185,42 +185,27 @@ run_any(const struct attention_params *p, cudaStream_t stream)
                                 : run_group<T, 128>(p, stream);
 }
 
-template <typename S> static cudaError_t
-allow_smem(void)
+template <typename T, int HD, int GROUP> static struct kernel_smem
+smem_of(void)
 {
-    return cudaFuncSetAttribute(decode_block_kernel<S>,
-                                cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                S::SMEM_BYTES);
+    using S = block_shape<T, HD, GROUP>;
+    return { (const void *) decode_block_kernel<S>, S::SMEM_BYTES };
 }
 
-#define ALLOW(T, HD)                                                          \
-    allow_smem<block_shape<T, HD, 4>>, allow_smem<block_shape<T, HD, 8>>,   \
-    allow_smem<block_shape<T, HD, 16>>
+#define SMEM_OF(T, HD)                                                        \
+    smem_of<T, HD, 4>(), smem_of<T, HD, 8>(), smem_of<T, HD, 16>()
 
 extern "C" cudaError_t
 attention_decode_block_init(void)
 {
-    cudaError_t (*const  all[])(void) = {
-        ALLOW(__nv_bfloat16, 64), ALLOW(__nv_bfloat16, 128),
-        ALLOW(__half, 64), ALLOW(__half, 128) };
-    for (cudaError_t (*init)(void) : all) {
-        cudaError_t  e = init();
-        if (e != cudaSuccess) {
-            return e;
-        }
-    }
-    return cudaSuccess;
+    return allow_smem({ SMEM_OF(__nv_bfloat16, 64), SMEM_OF(__nv_bfloat16, 128),
+                        SMEM_OF(__half, 64), SMEM_OF(__half, 128) });
 }
 
 int
 attention_decode_block_takes(const struct attention_params *p)
 {
-    int  hd = p->kv.head_dim;
-    return device_is_sm90() && p->dtype != KERNEL_F32
-           && p->dtype == p->kv.dtype
-           && (hd == 64 || hd == 128)
-           && p->num_heads / p->kv.num_kv_heads <= ATTENTION_GROUP_MAX
-           && p->kv.block_shift >= 4 && p->kv.block_shift <= 6;
+    return decode_shapes_fit(p) && p->dtype == p->kv.dtype;
 }
 
 cudaError_t

@@ -451,12 +451,10 @@ run(const struct attention_params *p, cudaStream_t stream)
                          smem_bytes<HD>(), stream, p->pdl, *p, k_map, v_map);
 }
 
-template <typename T, int HD> static cudaError_t
-allow_smem(void)
+template <typename T, int HD> static struct kernel_smem
+smem_of(void)
 {
-    return cudaFuncSetAttribute(prefill_sm90_kernel<T, HD>,
-                                cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                smem_bytes<HD>());
+    return { (const void *) prefill_sm90_kernel<T, HD>, smem_bytes<HD>() };
 }
 
 extern "C" cudaError_t attention_prefill_sm90_init(void);
@@ -464,17 +462,9 @@ extern "C" cudaError_t attention_prefill_sm90_init(void);
 cudaError_t
 attention_prefill_sm90_init(void)
 {
-    cudaError_t (*const  all[])(void) = {
-        allow_smem<__nv_bfloat16, 64>, allow_smem<__nv_bfloat16, 128>,
-        allow_smem<__half, 64>, allow_smem<__half, 128>,
-    };
-    for (cudaError_t (*init)(void) : all) {
-        cudaError_t  e = init();
-        if (e != cudaSuccess) {
-            return e;
-        }
-    }
-    return cudaSuccess;
+    return allow_smem({ smem_of<__nv_bfloat16, 64>(),
+                        smem_of<__nv_bfloat16, 128>(),
+                        smem_of<__half, 64>(), smem_of<__half, 128>() });
 }
 
 int

@@ -154,6 +154,25 @@ launch_kernel(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem_bytes,
     return cudaLaunchKernelEx(&config, kernel, args...);
 }
 
+/* A kernel and what its blocks need of shared memory besides what they declare. */
+struct kernel_smem {
+    const void *kernel;
+    int         bytes;
+};
+
+/* Lets them have it where it is more than 48 KB. */
+template <size_t N> static inline cudaError_t
+allow_smem(const struct kernel_smem (&all)[N])
+{
+    cudaError_t  e = cudaSuccess;
+    for (size_t i = 0; i < N && e == cudaSuccess; i++) {
+        e = cudaFuncSetAttribute(all[i].kernel,
+                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 all[i].bytes);
+    }
+    return e;
+}
+
 /* Calls function<T>(args) for the C++ type of a dtype. */
 #define DISPATCH_DTYPE(dtype, function, ...)                                  \
     ((dtype) == KERNEL_BF16 ? function<__nv_bfloat16>(__VA_ARGS__)            \

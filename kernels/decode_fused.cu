@@ -339,9 +339,8 @@ fused_run(const struct fused_args *args, int smem_max, cudaStream_t stream)
 {
     cudaLaunchConfig_t   config = {};
     cudaLaunchAttribute  together = {};
-    cudaError_t  e = cudaFuncSetAttribute(
-        fused_kernel<T, HD, ROWS>,
-        cudaFuncAttributeMaxDynamicSharedMemorySize, smem_max);
+    cudaError_t  e = allow_smem({ { (const void *) fused_kernel<T, HD, ROWS>,
+                                    smem_max } });
     if (e != cudaSuccess) {
         return e;
     }

@@ -14,6 +14,16 @@
 
 static_assert(KEYS == 32, "one table entry a lane, two 16-key products");
 
+/* What both say of an attention that they take, besides the cache's dtype. */
+static inline bool
+decode_shapes_fit(const struct attention_params *p)
+{
+    return device_is_sm90() && p->dtype != KERNEL_F32
+           && (p->kv.head_dim == 64 || p->kv.head_dim == 128)
+           && p->num_heads / p->kv.num_kv_heads <= ATTENTION_GROUP_MAX
+           && p->kv.block_shift >= 4 && p->kv.block_shift <= 6;
+}
+
 #if SM90_CODE
 
 /* A place in a ring of `STAGES` and the parity of its barrier. */

@@ -429,9 +429,8 @@ run(const struct gemm_large_params *p, cudaStream_t stream)
                  * ((p->n + cols - 1) / cols);
     int  clusters = p->num_sms / CLUSTER;
     if (e == cudaSuccess) {
-        e = cudaFuncSetAttribute(gemm_large_kernel<T, TILE, SILU>,
-                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 static_cast<int>(bytes));
+        e = allow_smem({ { (const void *) gemm_large_kernel<T, TILE, SILU>,
+                           static_cast<int>(bytes) } });
     }
     if (e != cudaSuccess) {
         return e;

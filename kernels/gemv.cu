@@ -251,18 +251,8 @@ gemv_takes(const struct gemv_params *p)
 template <typename T> static cudaError_t
 gemv_run(const struct gemv_params *p, cudaStream_t stream)
 {
-    int                  device = 0, num_sms = 0;
-    cudaLaunchAttribute  overlap[1];
-    cudaLaunchConfig_t   config = {};
-    overlap[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    overlap[0].val.programmaticStreamSerializationAllowed = 1;
-    config.gridDim = dim3(static_cast<unsigned int>(
-        p->n / (p->silu_mul ? TILE / 2 : TILE)));
-    config.blockDim = dim3(THREADS);
-    config.dynamicSmemBytes = x_smem_bytes(p);
-    config.stream = stream;
-    config.attrs = overlap;
-    config.numAttrs = p->overlap ? 1 : 0;
+    int          device = 0, num_sms = 0;
+    int          blocks = p->n / (p->silu_mul ? TILE / 2 : TILE);
     cudaError_t  e = cudaGetDevice(&device);
     if (e == cudaSuccess) {
         e = cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount,
@@ -271,10 +261,10 @@ gemv_run(const struct gemv_params *p, cudaStream_t stream)
     if (e != cudaSuccess) {
         return e;
     }
-    bool  deep = static_cast<int>(config.gridDim.x)
-                 <= num_sms * DEEP_BLOCKS_PER_SM;
-    return cudaLaunchKernelEx(&config, deep ? gemv_kernel<T, true>
-                                            : gemv_kernel<T, false>, *p);
+    bool  deep = blocks <= num_sms * DEEP_BLOCKS_PER_SM;
+    return launch_kernel(deep ? gemv_kernel<T, true> : gemv_kernel<T, false>,
+                         static_cast<unsigned int>(blocks), THREADS,
+                         x_smem_bytes(p), stream, p->overlap, *p);
 }
 
 cudaError_t
