@@ -27,7 +27,6 @@
 #define TILE_THREADS  (TILE_WARPS * WARP)
 #define TILE_KEYS     64
 #define TILE_PAD      8          /* elements: 16 bytes */
-#define LOG2_E        1.4426950408889634f
 
 /* IO: of qkv and out; T: of the products.  HD: head_dim.  ROW_WARPS 4: prefill,
  * 1: decode. */
@@ -72,19 +71,13 @@ struct tile_span {
     int pos0, pos_step, window, begin, end;
 };
 
-static __device__ __forceinline__ unsigned int
-shared_address(const void *p)
-{
-    return static_cast<unsigned int>(__cvta_generic_to_shared(p));
-}
-
 /* 16 bytes to shared memory; zeros, and no read, when !valid. */
 static __device__ __forceinline__ void
 copy_async(void *dst, const void *src, bool valid)
 {
     int  bytes = valid ? 16 : 0;
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n"
-                 :: "r"(shared_address(dst)), "l"(src), "r"(bytes) : "memory");
+                 :: "r"(smem_u32(dst)), "l"(src), "r"(bytes) : "memory");
 }
 
 static __device__ __forceinline__ void
@@ -106,7 +99,7 @@ load_matrix(unsigned int r[4], const void *p)
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 "
                  "{%0, %1, %2, %3}, [%4];\n"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(p)) : "memory");
+                 : "r"(smem_u32(p)) : "memory");
 }
 
 static __device__ __forceinline__ void
@@ -115,7 +108,7 @@ load_matrix_transposed(unsigned int r[4], const void *p)
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 "
                  "{%0, %1, %2, %3}, [%4];\n"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(p)) : "memory");
+                 : "r"(smem_u32(p)) : "memory");
 }
 
 static __device__ __forceinline__ void

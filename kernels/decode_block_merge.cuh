@@ -66,10 +66,10 @@ leave_output(const struct attention_params &p, const struct decode_item &item,
 #pragma unroll
         for (int i = 0; i < S::HD / 16; i++) {
             const float  *o = t.o[i][n], *l = t.l[n];
-            unsigned int  low = transpose(pack<T>(o[0] / l[0] * scale,
-                                                  o[1] / l[1] * scale));
-            unsigned int  high = transpose(pack<T>(o[2] / l[0] * scale,
-                                                   o[3] / l[1] * scale));
+            unsigned int  low = transpose_fragment(
+                pack<T>(o[0] / l[0] * scale, o[1] / l[1] * scale));
+            unsigned int  high = transpose_fragment(
+                pack<T>(o[2] / l[0] * scale, o[3] / l[1] * scale));
             if (head < group) {
                 *reinterpret_cast<unsigned int *>(out + i * 16) = low;
                 *reinterpret_cast<unsigned int *>(out + i * 16 + 8) = high;

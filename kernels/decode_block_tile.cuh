@@ -121,14 +121,6 @@ mask_values(char *v, int begin, int end)
     __syncwarp();
 }
 
-static __device__ __forceinline__ float
-exp2_fast(float x)
-{
-    float  y;
-    asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
-    return y;
-}
-
 /* high: the lane's largest scores; makes m at least that of all lanes. */
 template <typename S> static __device__ __forceinline__ void
 raise_max(struct warp_state<S> &t, const float (&high)[S::TILES][2])
@@ -185,16 +177,6 @@ softmax(struct warp_state<S> &t, float (&s)[KEYS / 16][S::TILES][4])
     }
 }
 
-/* An 8 x 8 matrix of 16-bit elements, two neighbours of a row a lane. */
-static __device__ __forceinline__ unsigned int
-transpose(unsigned int x)
-{
-    unsigned int  y;
-    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;\n"
-                 : "=r"(y) : "r"(x));
-    return y;
-}
-
 template <typename S> static __device__ __forceinline__ void
 values(struct warp_state<S> &t, const char *v,
        const float (&s)[KEYS / 16][S::TILES][4])
@@ -206,8 +188,8 @@ values(struct warp_state<S> &t, const char *v,
     for (int j = 0; j < KEYS / 16; j++) {
 #pragma unroll
         for (int n = 0; n < S::TILES; n++) {
-            b[j][n][0] = transpose(pack<T>(s[j][n][0], s[j][n][1]));
-            b[j][n][1] = transpose(pack<T>(s[j][n][2], s[j][n][3]));
+            b[j][n][0] = transpose_fragment(pack<T>(s[j][n][0], s[j][n][1]));
+            b[j][n][1] = transpose_fragment(pack<T>(s[j][n][2], s[j][n][3]));
         }
     }
     v += byte_of<S>(lane % 8 * PIECE + lane / 16, lane / 8 % 2 * 8);

@@ -1,5 +1,5 @@
-/* decode_share.cuh - what the Hopper decode kernels have in common: places in a
- * ring, the keys of an item, and partial results.
+/* decode_share.cuh - what the Hopper decode kernels have in common: the
+ * shapes they take, the keys of an item, and partial results.
  *
  * Items that do not hold all keys of their sequence leave a partial result; the
  * warp that counts itself last merges them in the order of the parts.  So
@@ -25,28 +25,6 @@ decode_shapes_fit(const struct attention_params *p)
 }
 
 #if SM90_CODE
-
-/* A place in a ring of `STAGES` and the parity of its barrier. */
-template <int STAGES> struct stage_at {
-    int          stage;
-    unsigned int parity;
-    __device__ __forceinline__ void
-    next(void)
-    {
-        if (++stage == STAGES) {
-            stage = 0;
-            parity ^= 1;
-        }
-    }
-    __device__ __forceinline__ void
-    skip(int stages)                    /* at most STAGES */
-    {
-        if ((stage += stages) >= STAGES) {
-            stage -= STAGES;
-            parity ^= 1;
-        }
-    }
-};
 
 /* The keys of an item that this layer's window leaves: [begin, end). */
 static __device__ __forceinline__ int

@@ -181,18 +181,14 @@ gemv_kernel(struct gemv_params p)
     float     sum[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
     struct weight_chunk  w[UNROLL], next[UNROLL];
 
-#if __CUDA_ARCH__ >= 900
     /* at once: its blocks take the places that this kernel's last wave frees,
      * and wait for the end of the whole kernel before they read its results */
-    asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
-#endif
+    pdl_launch_next();
     load_weights<T>(low, high, warp, 0, turns, w);
     if (DEEP) {
         load_weights<T>(low, high, warp, UNROLL, turns, next);
     }
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;\n" ::: "memory");
-#endif
+    pdl_wait();
     if (p.norm_weight != NULL) {
         T  *normed = reinterpret_cast<T *>(x_bytes);
         norm_rows<T>(p, normed, smem.warp_sums);
