@@ -1,15 +1,15 @@
 /* attention_decode.cu - attention of one new token a sequence, keys split.
  *
- * A block takes one (item, kv head) after the other; see attention_tile.cuh.  K and V are read
- * once for the whole group of query heads, 16 bytes a thread.  The four warps
- * take 16 of each 64 keys and are merged through shared memory.  A row whose
+ * A block takes one (item, kv head) after the other; see attention_tile.cuh.
+ * K and V are read once for the whole group of query heads, 16 bytes a thread.
+ * The four warps take 16 of each 64 keys and are merged through shared memory.  A row whose
  * keys are split over several items leaves (m, l, o) of each in memory; the
  * block that counts itself last merges them in the order of the parts.
  *
  * Measured on an H200, bf16, head_dim 128, 32 query and 8 kv heads, 1,024 keys:
- * batch 256 316 us = 3.4 TB/s of 4.55, batch 1 14 us (256 keys a part leave
- * 32 blocks for 132 multiprocessors).  Not tried: more stages, a persistent
- * grid, shorter parts for small batches. */
+ * batch 256 316 us = 3.4 TB/s of 4.55, batch 1 14 us with
+ * 256 keys a part, which leave 32 blocks for 132 multiprocessors; cuda_step.c
+ * makes such parts shorter now. */
 #include "kernels/attention_tile.cuh"
 
 /* Exponent weights: e = 0 for a part that saw no key (its o is unwritten). */

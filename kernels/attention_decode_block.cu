@@ -1,6 +1,7 @@
 /* attention_decode_block.cu - attention of one new token a sequence on Hopper,
- * with rope and append in it, for steps of some ten to thirty rows: every
- * multiprocessor reads an equal share of all keys.
+ * with rope and append in it, for steps of 9 rows and more whose keys are not
+ * too many: every multiprocessor reads a share of them, whole rows where they
+ * fit (decode_plan_rows()).
  *
  * Block b, one a multiprocessor, runs the items decode_first[b] ..
  * decode_first[b + 1] - 1, each one (sequence, kv head, range of keys).  Two
@@ -28,8 +29,9 @@
  * NaN: rows of a block outside the item's keys are what the cache holds: their
  * scores are masked by index and their V overwritten with zeros.
  *
- * Larger steps and an fp8 cache are attention_decode_sm90.cu's: at 32 rows of
- * 1,024 keys both take the same time, at 256 this one 3 % more. */
+ * Steps of more keys and an fp8 cache are attention_decode_sm90.cu's: at 32 rows
+ * of 1,024 keys both take the same time, at 256 this one 3 % more.  cuda_step.c
+ * has the limits. */
 #include "kernels/decode_block_merge.cuh"
 
 #if SM90_CODE

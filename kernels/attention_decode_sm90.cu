@@ -1,5 +1,5 @@
 /* attention_decode_sm90.cu - attention of one new token a sequence on Hopper:
- * every warp of the GPU reads an equal share of all keys.
+ * every warp with a share reads as many keys as the others (decode_plan()).
  *
  * A warp is on its own: it runs the items decode_first[w] .. decode_first[w +
  * 1] - 1, each one (sequence, kv head, range of keys), brings their tiles of 32

@@ -1,13 +1,13 @@
 /* attention_tile.cuh - the attention of one block of four warps: tensor core
  * tiles (mma.sync m16n8k16) over K and V brought in by cp.async.
  *
- * Shared memory holds Q and two stages of 64 keys of K and V, rows padded by
- * 16 bytes so that the eight rows of an ldmatrix hit different banks.  A warp
- * owns 16 query rows and either all 64 keys of a tile (prefill: four warps,
- * 64 rows) or 16 of them (decode: four warps, the same 16 rows).  Scores live
- * in the accumulator layout, which is also the layout of the left operand, so
- * P never leaves registers.  Scores are kept times log2(e); m is a running
- * maximum per row, l the lane's share of the row's sum.
+ * Shared memory holds Q and two (fp8 decode: three) stages of 64 keys of K and
+ * V, rows padded by 16 bytes so that the eight rows of an ldmatrix hit
+ * different banks.  A warp owns 16 query rows and either all 64 keys of a tile
+ * (prefill: four warps, 64 rows) or 16 of them (decode: four warps, the same 16
+ * rows).  Scores live in the accumulator layout, which is also the layout of
+ * the left operand, so P never leaves registers.  Scores are kept times
+ * log2(e); m is a running maximum per row, l the lane's share of the row's sum.
  *
  * An fp8 cache (KV is __nv_fp8_storage_t) is multiplied in f16, see e4m3.cuh:
  * decode reads the codes as fragments; prefill, whose four warps need the same
