@@ -10,8 +10,8 @@
  * shape whatever it is batched with, with four exceptions: when the step needs
  * more splits than there is room for, chunks double until it fits; when it
  * leaves most of the GPU without work, chunks are halved down to one tile; a
- * step in one launch has chunks that give every multiprocessor one item; and in
- * steps of more than a few rows on Hopper cuda_plan.c gives every
+ * step in one launch has chunks that give every multiprocessor one item at most;
+ * and in steps of more than a few rows on Hopper cuda_plan.c gives every
  * multiprocessor, and in large ones every warp, a share of all keys.
  * Batch-invariant, there is room for any step's splits and none of these.
  * Longer queries are cut into items of ATTENTION_ROWS rows, the last rows
