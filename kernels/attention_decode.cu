@@ -1,15 +1,15 @@
 /* attention_decode.cu - attention of one new token a sequence, keys split.
  *
- * A block takes one (item, kv head) after the other; see attention_tile.cuh.  K and V are read
- * once for the whole group of query heads, 16 bytes a thread.  The four warps
- * take 16 of each 64 keys and are merged through shared memory.  A row whose
+ * A block takes one (item, kv head) after the other; see attention_tile.cuh.
+ * K and V are read once for the whole group of query heads, 16 bytes a thread.
+ * The four warps take 16 of each 64 keys and are merged through shared memory.  A row whose
  * keys are split over several items leaves (m, l, o) of each in memory; the
  * block that counts itself last merges them in the order of the parts.
  *
  * Measured on an H200, bf16, head_dim 128, 32 query and 8 kv heads, 1,024 keys:
- * batch 256 316 us = 3.4 TB/s of 4.55, batch 1 14 us (256 keys a part leave
- * 32 blocks for 132 multiprocessors).  Not tried: more stages, a persistent
- * grid, shorter parts for small batches. */
+ * batch 256 316 us = 3.4 TB/s of 4.55, batch 1 14 us with
+ * 256 keys a part, which leave 32 blocks for 132 multiprocessors; cuda_step.c
+ * makes such parts shorter now. */
 #include "kernels/attention_tile.cuh"
 
 /* Exponent weights: e = 0 for a part that saw no key (its o is unwritten). */
@@ -240,13 +240,11 @@ decode_run(const struct attention_params *p, cudaStream_t stream)
                          TILE_THREADS, S::SMEM_BYTES, stream, p->pdl, *p);
 }
 
-template <typename T, typename KV, int HD> static cudaError_t
-decode_allow_smem(void)
+template <typename T, typename KV, int HD> static struct kernel_smem
+smem_of(void)
 {
     using S = tile_shape<T, KV, HD, 1>;
-    return cudaFuncSetAttribute(decode_kernel<S>,
-                                cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                S::SMEM_BYTES);
+    return { (const void *) decode_kernel<S>, S::SMEM_BYTES };
 }
 
 template <typename T, typename KV> static cudaError_t
@@ -281,25 +279,17 @@ attention_decode_launch(const struct attention_params *p, cudaStream_t stream)
                                    : decode_any<__half>(p, stream);
 }
 
-#define ALLOW(T, KV)                                                          \
-    decode_allow_smem<T, KV, 64>, decode_allow_smem<T, KV, 96>,               \
-    decode_allow_smem<T, KV, 128>, decode_allow_smem<T, KV, 256>
+#define SMEM_OF(T, KV)                                                        \
+    smem_of<T, KV, 64>(), smem_of<T, KV, 96>(), smem_of<T, KV, 128>(),        \
+    smem_of<T, KV, 256>()
 
 extern "C" cudaError_t
 attention_decode_init(void)
 {
-    cudaError_t (*const  all[])(void) = {
-        ALLOW(__nv_bfloat16, __nv_bfloat16), ALLOW(__half, __half),
-        ALLOW(__nv_bfloat16, __nv_fp8_storage_t),
-        ALLOW(__half, __nv_fp8_storage_t),
-    };
-    for (cudaError_t (*init)(void) : all) {
-        cudaError_t  e = init();
-        if (e != cudaSuccess) {
-            return e;
-        }
-    }
-    return cudaSuccess;
+    return allow_smem({
+        SMEM_OF(__nv_bfloat16, __nv_bfloat16), SMEM_OF(__half, __half),
+        SMEM_OF(__nv_bfloat16, __nv_fp8_storage_t),
+        SMEM_OF(__half, __nv_fp8_storage_t) });
 }
 
 int

@@ -1,5 +1,5 @@
 /* attention_decode_sm90.cu - attention of one new token a sequence on Hopper:
- * every warp of the GPU reads an equal share of all keys.
+ * every warp with a share reads as many keys as the others (decode_plan()).
  *
  * A warp is on its own: it runs the items decode_first[w] .. decode_first[w +
  * 1] - 1, each one (sequence, kv head, range of keys), brings their tiles of 32
@@ -507,46 +507,29 @@ run_any(const struct attention_params *p, cudaStream_t stream)
                                 : run<decode_shape<T, KV, 128>>(p, stream);
 }
 
-template <typename S> static cudaError_t
-allow_smem(void)
+template <typename T, typename KV, int HD> static struct kernel_smem
+smem_of(void)
 {
-    return cudaFuncSetAttribute(decode_sm90_kernel<S>,
-                                cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                S::SMEM_BYTES);
+    using S = decode_shape<T, KV, HD>;
+    return { (const void *) decode_sm90_kernel<S>, S::SMEM_BYTES };
 }
 
-#define SHAPE(T, HD)  decode_shape<T, T, HD>
-#define FP8_SHAPE(T, HD)  decode_shape<T, __nv_fp8_storage_t, HD>
+#define SMEM_OF(T, KV)  smem_of<T, KV, 64>(), smem_of<T, KV, 128>()
 
 extern "C" cudaError_t
 attention_decode_sm90_init(void)
 {
-    cudaError_t (*const  all[])(void) = {
-        allow_smem<SHAPE(__nv_bfloat16, 64)>,
-        allow_smem<SHAPE(__nv_bfloat16, 128)>,
-        allow_smem<SHAPE(__half, 64)>, allow_smem<SHAPE(__half, 128)>,
-        allow_smem<FP8_SHAPE(__nv_bfloat16, 64)>,
-        allow_smem<FP8_SHAPE(__nv_bfloat16, 128)>,
-        allow_smem<FP8_SHAPE(__half, 64)>, allow_smem<FP8_SHAPE(__half, 128)>,
-    };
-    for (cudaError_t (*init)(void) : all) {
-        cudaError_t  e = init();
-        if (e != cudaSuccess) {
-            return e;
-        }
-    }
-    return cudaSuccess;
+    return allow_smem({
+        SMEM_OF(__nv_bfloat16, __nv_bfloat16), SMEM_OF(__half, __half),
+        SMEM_OF(__nv_bfloat16, __nv_fp8_storage_t),
+        SMEM_OF(__half, __nv_fp8_storage_t) });
 }
 
 int
 attention_decode_sm90_takes(const struct attention_params *p)
 {
-    int  hd = p->kv.head_dim;
-    return device_is_sm90() && p->dtype != KERNEL_F32
-           && (p->dtype == p->kv.dtype || p->kv.dtype == KERNEL_F8_E4M3)
-           && (hd == 64 || hd == 128)
-           && p->num_heads / p->kv.num_kv_heads <= ATTENTION_GROUP_MAX
-           && p->kv.block_shift >= 4 && p->kv.block_shift <= 6;
+    return decode_shapes_fit(p)
+           && (p->dtype == p->kv.dtype || p->kv.dtype == KERNEL_F8_E4M3);
 }
 
 cudaError_t

@@ -65,13 +65,11 @@ prefill_run(const struct attention_params *p, cudaStream_t stream)
     return cudaGetLastError();
 }
 
-template <typename T, typename KV, int HD> static cudaError_t
-prefill_allow_smem(void)
+template <typename T, typename KV, int HD> static struct kernel_smem
+smem_of(void)
 {
     using S = tile_shape<T, KV, HD, TILE_WARPS>;
-    return cudaFuncSetAttribute(prefill_kernel<S>,
-                                cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                S::SMEM_BYTES);
+    return { (const void *) prefill_kernel<S>, S::SMEM_BYTES };
 }
 
 template <typename T, typename KV> static cudaError_t
@@ -111,25 +109,23 @@ extern "C" cudaError_t attention_prefill_sm90_init(void);
 extern "C" cudaError_t attention_decode_sm90_init(void);
 extern "C" cudaError_t attention_decode_block_init(void);
 
-#define ALLOW(T, KV)                                                          \
-    prefill_allow_smem<T, KV, 64>, prefill_allow_smem<T, KV, 96>,             \
-    prefill_allow_smem<T, KV, 128>, prefill_allow_smem<T, KV, 256>
+#define SMEM_OF(T, KV)                                                        \
+    smem_of<T, KV, 64>(), smem_of<T, KV, 96>(), smem_of<T, KV, 128>(),        \
+    smem_of<T, KV, 256>()
 
 cudaError_t
 attention_init(void)
 {
-    cudaError_t (*const  all[])(void) = {
-        ALLOW(__nv_bfloat16, __nv_bfloat16), ALLOW(__half, __half),
-        ALLOW(__nv_bfloat16, __nv_fp8_storage_t),
-        ALLOW(__half, __nv_fp8_storage_t),
-        attention_decode_init, attention_prefill_sm90_init,
-        attention_decode_sm90_init, attention_decode_block_init,
-    };
-    for (cudaError_t (*init)(void) : all) {
-        cudaError_t  e = init();
-        if (e != cudaSuccess) {
-            return e;
-        }
+    cudaError_t  e = allow_smem({
+        SMEM_OF(__nv_bfloat16, __nv_bfloat16), SMEM_OF(__half, __half),
+        SMEM_OF(__nv_bfloat16, __nv_fp8_storage_t),
+        SMEM_OF(__half, __nv_fp8_storage_t) });
+    for (cudaError_t (*init)(void) : { attention_decode_init,
+                                       attention_prefill_sm90_init,
+                                       attention_decode_sm90_init,
+                                       attention_decode_block_init })
+    {
+        e = e == cudaSuccess ? init() : e;
     }
-    return cudaSuccess;
+    return e;
 }

@@ -21,7 +21,6 @@
 #define THREADS        (3 * WARPGROUP)
 #define CONSUMERS      (2 * WARPGROUP)
 #define CONSUMER_WARPS 8
-#define LOG2E          1.4426950408889634f
 #define BAR_TURN       1        /* and 2: whose turn it is at the tensor core */
 #define BAR_CONSUMERS  3
 
@@ -34,20 +33,6 @@ template <int HD> struct prefill_smem {
 };
 
 #if SM90_CODE
-
-/* Stage and parity of the i-th tile. */
-struct pipe {
-    int          stage;
-    unsigned int parity;
-    __device__ __forceinline__ void
-    next(void)
-    {
-        if (++stage == STAGES) {
-            stage = 0;
-            parity ^= 1;
-        }
-    }
-};
 
 /* One tile of K or V: each lane a block of the cache. */
 template <int HD> static __device__ __forceinline__ void
@@ -80,7 +65,7 @@ produce(const struct attention_params &p, const CUtensorMap *k_map,
         const CUtensorMap *v_map, const int32_t *table, int kv_head,
         int num_keys, struct prefill_smem<HD> *smem)
 {
-    struct pipe  at = { 0, 1 };
+    struct stage_at<STAGES>  at = { 0, 1 };
     for (int tile = (num_keys - 1) / KEYS; tile >= 0; tile--) {
         barrier_wait(&smem->k_empty[at.stage], at.parity);
         load_tile<HD>(p, k_map, table, kv_head, tile * KEYS, num_keys,
@@ -158,14 +143,6 @@ issue_values(float (&o)[HD / 2], unsigned int (&prob)[KEYS / 4],
     }
     wgmma_commit();
     pin(o);
-}
-
-static __device__ __forceinline__ float
-exp2_fast(float x)
-{
-    float  y;
-    asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
-    return y;
 }
 
 /* Sets the scores of keys after a row's position to -inf. */
@@ -320,11 +297,11 @@ consume(const struct attention_params &p, const struct attention_item &item,
     int           position = item.position + first_row;
     int           tile = (num_keys - 1) / KEYS;
     const unsigned short *q = smem->q + group * 64 * SWIZZLE_ELEMS;
-    float         scale = p.scale * LOG2E;
+    float         scale = p.scale * LOG2_E;
     float         m[2] = { -INFINITY, -INFINITY }, l[2] = { 0.0f, 0.0f };
     float         keep[2], o[HD / 2], s[KEYS / 2];
     unsigned int  prob[KEYS / 4];
-    struct pipe   k_at = { 0, 0 }, v_at = { 0, 0 };
+    struct stage_at<STAGES>  k_at = { 0, 0 }, v_at = { 0, 0 };
 
     clear(o);
     clear(s);
@@ -451,12 +428,10 @@ run(const struct attention_params *p, cudaStream_t stream)
                          smem_bytes<HD>(), stream, p->pdl, *p, k_map, v_map);
 }
 
-template <typename T, int HD> static cudaError_t
-allow_smem(void)
+template <typename T, int HD> static struct kernel_smem
+smem_of(void)
 {
-    return cudaFuncSetAttribute(prefill_sm90_kernel<T, HD>,
-                                cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                smem_bytes<HD>());
+    return { (const void *) prefill_sm90_kernel<T, HD>, smem_bytes<HD>() };
 }
 
 extern "C" cudaError_t attention_prefill_sm90_init(void);
@@ -464,17 +439,9 @@ extern "C" cudaError_t attention_prefill_sm90_init(void);
 cudaError_t
 attention_prefill_sm90_init(void)
 {
-    cudaError_t (*const  all[])(void) = {
-        allow_smem<__nv_bfloat16, 64>, allow_smem<__nv_bfloat16, 128>,
-        allow_smem<__half, 64>, allow_smem<__half, 128>,
-    };
-    for (cudaError_t (*init)(void) : all) {
-        cudaError_t  e = init();
-        if (e != cudaSuccess) {
-            return e;
-        }
-    }
-    return cudaSuccess;
+    return allow_smem({ smem_of<__nv_bfloat16, 64>(),
+                        smem_of<__nv_bfloat16, 128>(),
+                        smem_of<__half, 64>(), smem_of<__half, 128>() });
 }
 
 int

@@ -1,13 +1,13 @@
 /* attention_tile.cuh - the attention of one block of four warps: tensor core
  * tiles (mma.sync m16n8k16) over K and V brought in by cp.async.
  *
- * Shared memory holds Q and two stages of 64 keys of K and V, rows padded by
- * 16 bytes so that the eight rows of an ldmatrix hit different banks.  A warp
- * owns 16 query rows and either all 64 keys of a tile (prefill: four warps,
- * 64 rows) or 16 of them (decode: four warps, the same 16 rows).  Scores live
- * in the accumulator layout, which is also the layout of the left operand, so
- * P never leaves registers.  Scores are kept times log2(e); m is a running
- * maximum per row, l the lane's share of the row's sum.
+ * Shared memory holds Q and two (fp8 decode: three) stages of 64 keys of K and
+ * V, rows padded by 16 bytes so that the eight rows of an ldmatrix hit
+ * different banks.  A warp owns 16 query rows and either all 64 keys of a tile
+ * (prefill: four warps, 64 rows) or 16 of them (decode: four warps, the same 16
+ * rows).  Scores live in the accumulator layout, which is also the layout of
+ * the left operand, so P never leaves registers.  Scores are kept times
+ * log2(e); m is a running maximum per row, l the lane's share of the row's sum.
  *
  * An fp8 cache (KV is __nv_fp8_storage_t) is multiplied in f16, see e4m3.cuh:
  * decode reads the codes as fragments; prefill, whose four warps need the same
@@ -27,7 +27,6 @@
 #define TILE_THREADS  (TILE_WARPS * WARP)
 #define TILE_KEYS     64
 #define TILE_PAD      8          /* elements: 16 bytes */
-#define LOG2_E        1.4426950408889634f
 
 /* IO: of qkv and out; T: of the products.  HD: head_dim.  ROW_WARPS 4: prefill,
  * 1: decode. */
@@ -72,19 +71,13 @@ struct tile_span {
     int pos0, pos_step, window, begin, end;
 };
 
-static __device__ __forceinline__ unsigned int
-shared_address(const void *p)
-{
-    return static_cast<unsigned int>(__cvta_generic_to_shared(p));
-}
-
 /* 16 bytes to shared memory; zeros, and no read, when !valid. */
 static __device__ __forceinline__ void
 copy_async(void *dst, const void *src, bool valid)
 {
     int  bytes = valid ? 16 : 0;
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n"
-                 :: "r"(shared_address(dst)), "l"(src), "r"(bytes) : "memory");
+                 :: "r"(smem_u32(dst)), "l"(src), "r"(bytes) : "memory");
 }
 
 static __device__ __forceinline__ void
@@ -106,7 +99,7 @@ load_matrix(unsigned int r[4], const void *p)
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 "
                  "{%0, %1, %2, %3}, [%4];\n"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(p)) : "memory");
+                 : "r"(smem_u32(p)) : "memory");
 }
 
 static __device__ __forceinline__ void
@@ -115,7 +108,7 @@ load_matrix_transposed(unsigned int r[4], const void *p)
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 "
                  "{%0, %1, %2, %3}, [%4];\n"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(p)) : "memory");
+                 : "r"(smem_u32(p)) : "memory");
 }
 
 static __device__ __forceinline__ void

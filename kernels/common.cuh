@@ -1,4 +1,5 @@
-/* common.cuh - conversions, reductions and dtype dispatch of all kernels. */
+/* common.cuh - what all kernels share: conversions, reductions, launches and their
+ * shared memory, dtype dispatch. */
 #ifndef LLM_KERNELS_COMMON_CUH
 #define LLM_KERNELS_COMMON_CUH
 
@@ -8,7 +9,8 @@
 #include <cuda_fp16.h>
 #include <cuda_fp8.h>
 
-#define WARP  32
+#define WARP    32
+#define LOG2_E  1.4426950408889634f
 
 template <typename T> __device__ __forceinline__ float
 to_float(T x)
@@ -50,6 +52,22 @@ template <typename T> __device__ __forceinline__ float
 round_to(float x)
 {
     return to_float(from_float<T>(x));
+}
+
+/* 2^x to two units in the last place; what is below 2^-126 is 0. */
+__device__ __forceinline__ float
+exp2_fast(float x)
+{
+    float  y;
+    asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* The address that PTX's shared memory instructions take. */
+__device__ __forceinline__ unsigned int
+smem_u32(const void *p)
+{
+    return static_cast<unsigned int>(__cvta_generic_to_shared(p));
 }
 
 /* Element i of an array whose dtype is known at run time only. */
@@ -152,6 +170,25 @@ launch_kernel(void (*kernel)(P...), dim3 grid, dim3 block, size_t smem_bytes,
     config.attrs = &attribute;
     config.numAttrs = pdl ? 1 : 0;
     return cudaLaunchKernelEx(&config, kernel, args...);
+}
+
+/* A kernel and what its blocks need of shared memory besides what they declare. */
+struct kernel_smem {
+    const void *kernel;
+    int         bytes;
+};
+
+/* Lets them have it where it is more than 48 KB. */
+template <size_t N> static inline cudaError_t
+allow_smem(const struct kernel_smem (&all)[N])
+{
+    cudaError_t  e = cudaSuccess;
+    for (size_t i = 0; i < N && e == cudaSuccess; i++) {
+        e = cudaFuncSetAttribute(all[i].kernel,
+                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 all[i].bytes);
+    }
+    return e;
 }
 
 /* Calls function<T>(args) for the C++ type of a dtype. */

@@ -54,14 +54,14 @@ op_bring(const struct fused_params &p, const struct fused_block &b, int index)
                 reinterpret_cast<const char *>(&p.ops[index])
                 + threadIdx.x * 16);
     }
-    copy_group();
+    copy_commit();
 }
 
 template <typename T, int HD> static __device__ __forceinline__ void
 produce_all(const struct fused_params &p, const struct fused_block &b)
 {
     struct producer_place  place = {};
-    uint64_t               policy = read_once_policy();
+    uint64_t               policy = policy_evict_first();
     struct weight_stream   w = stream_of(p.ops);
     bool                   leads = threadIdx.x % WARP == 0;
     for (int i = 0; i < p.num_ops; i++) {
@@ -69,7 +69,7 @@ produce_all(const struct fused_params &p, const struct fused_block &b)
         struct weight_stream    next = stream_of(
             p.ops + min(i + 1, p.num_ops - 1));
         if (leads && next.kind == FUSED_LINEAR) {
-            map_prefetch(op[i + 1 < p.num_ops].map);
+            tma_prefetch_map(op[i + 1 < p.num_ops].map);
         }
         if (leads && w.kind == FUSED_LINEAR) {
             produce(p, b, place, w, op, policy);
@@ -88,7 +88,7 @@ consume(const struct fused_params &p, const struct fused_block &b)
     struct ring_place  at = { 0, 0 };
     op_bring(p, b, 0);
     attention_begin<HD>(p, b);
-    copy_groups_wait<0>();
+    copy_wait<0>();
     consumers_sync();
     for (int i = 0; i < p.num_ops; i++) {
         const struct fused_op  &op = b.s->op[i & 1];
@@ -107,7 +107,7 @@ consume(const struct fused_params &p, const struct fused_block &b)
             attention_op<T, HD>(p, op, b, target);
             break;
         }
-        copy_groups_wait<0>();
+        copy_wait<0>();
         if (i + 1 < p.num_ops) {
             meet_arrive(p.barrier);
         }
@@ -339,9 +339,8 @@ fused_run(const struct fused_args *args, int smem_max, cudaStream_t stream)
 {
     cudaLaunchConfig_t   config = {};
     cudaLaunchAttribute  together = {};
-    cudaError_t  e = cudaFuncSetAttribute(
-        fused_kernel<T, HD, ROWS>,
-        cudaFuncAttributeMaxDynamicSharedMemorySize, smem_max);
+    cudaError_t  e = allow_smem({ { (const void *) fused_kernel<T, HD, ROWS>,
+                                    smem_max } });
     if (e != cudaSuccess) {
         return e;
     }

@@ -47,7 +47,8 @@ struct fused_op {
 struct fused_params {
     const struct fused_op       *ops;         /* device, [num_ops] */
     int                          num_ops;
-    int                          num_rows;    /* 1 .. FUSED_ROWS_MAX */
+    int                          num_rows;    /* a power of two, at most
+                                                 FUSED_ROWS_MAX */
     int                          num_blocks;  /* multiprocessors */
     int                          dtype;       /* enum kernel_dtype: bf16, f16 */
     const int32_t               *ids, *slots, *logits_idx;

@@ -1,5 +1,5 @@
-/* decode_share.cuh - what the Hopper decode kernels have in common: places in a
- * ring, the keys of an item, and partial results.
+/* decode_share.cuh - what the Hopper decode kernels have in common: the
+ * shapes they take, the keys of an item, and partial results.
  *
  * Items that do not hold all keys of their sequence leave a partial result; the
  * warp that counts itself last merges them in the order of the parts.  So
@@ -14,29 +14,17 @@
 
 static_assert(KEYS == 32, "one table entry a lane, two 16-key products");
 
-#if SM90_CODE
+/* What both say of an attention that they take, besides the cache's dtype. */
+static inline bool
+decode_shapes_fit(const struct attention_params *p)
+{
+    return device_is_sm90() && p->dtype != KERNEL_F32
+           && (p->kv.head_dim == 64 || p->kv.head_dim == 128)
+           && p->num_heads / p->kv.num_kv_heads <= ATTENTION_GROUP_MAX
+           && p->kv.block_shift >= 4 && p->kv.block_shift <= 6;
+}
 
-/* A place in a ring of `STAGES` and the parity of its barrier. */
-template <int STAGES> struct stage_at {
-    int          stage;
-    unsigned int parity;
-    __device__ __forceinline__ void
-    next(void)
-    {
-        if (++stage == STAGES) {
-            stage = 0;
-            parity ^= 1;
-        }
-    }
-    __device__ __forceinline__ void
-    skip(int stages)                    /* at most STAGES */
-    {
-        if ((stage += stages) >= STAGES) {
-            stage -= STAGES;
-            parity ^= 1;
-        }
-    }
-};
+#if SM90_CODE
 
 /* The keys of an item that this layer's window leaves: [begin, end). */
 static __device__ __forceinline__ int

@@ -95,18 +95,6 @@ struct fused_block {
 
 #if SM90_CODE
 
-static __device__ __forceinline__ bool
-barrier_try(uint64_t *barrier, unsigned int parity)
-{
-    unsigned int  done;
-    asm volatile("{\n.reg .pred p;\n"
-                 "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
-                 "selp.u32 %0, 1, 0, p;\n}\n"
-                 : "=r"(done) : "r"(smem_u32(barrier)), "r"(parity)
-                 : "memory");
-    return done != 0;
-}
-
 static __device__ __forceinline__ void
 ring_wait(uint64_t *barrier, unsigned int parity)
 {
@@ -173,58 +161,11 @@ meet_wait(const unsigned int *counter, unsigned int target)
 
 /* ---- copies ---- */
 
-static __device__ __forceinline__ uint64_t
-read_once_policy(void)
-{
-    uint64_t  policy;
-    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;\n"
-                 : "=l"(policy));
-    return policy;
-}
-
-static __device__ __forceinline__ void
-box_copy(char *dst, const void *map, int row, int chunk, uint64_t *barrier,
-         uint64_t policy)
-{
-    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile"
-                 ".mbarrier::complete_tx::bytes.L2::cache_hint "
-                 "[%0], [%1, {%2, %3, %4}], [%5], %6;\n"
-                 :: "r"(smem_u32(dst)), "l"(map), "r"(0), "r"(row),
-                    "r"(chunk), "r"(smem_u32(barrier)), "l"(policy)
-                 : "memory");
-}
-
-static __device__ __forceinline__ void
-map_prefetch(const void *map)
-{
-    asm volatile("prefetch.tensormap [%0];\n" :: "l"(map) : "memory");
-}
-
-/* To L2, in multiples of 16 bytes. */
-static __device__ __forceinline__ void
-bulk_prefetch(const void *p, unsigned int bytes)
-{
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n"
-                 :: "l"(p), "r"(bytes) : "memory");
-}
-
 static __device__ __forceinline__ void
 copy_16(void *dst, const void *src)
 {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n"
                  :: "r"(smem_u32(dst)), "l"(src) : "memory");
-}
-
-static __device__ __forceinline__ void
-copy_group(void)
-{
-    asm volatile("cp.async.commit_group;\n" ::: "memory");
-}
-
-template <int PENDING> static __device__ __forceinline__ void
-copy_groups_wait(void)
-{
-    asm volatile("cp.async.wait_group %0;\n" :: "n"(PENDING) : "memory");
 }
 
 static __device__ __forceinline__ uint4

@@ -218,7 +218,7 @@ fifo_bring(struct x_fifo<ROWS> &f, int steps, int group)
             }
         }
     }
-    copy_group();
+    copy_commit();
     f.put = (f.put + 1) & (F::DEPTH - 1);
     f.next += FUSED_GROUPS;
     if (f.next >= steps) {
@@ -389,7 +389,7 @@ template <int ROWS> static __device__ __forceinline__ void
 x_brought(struct x_stage &to, struct x_fifo<ROWS> &f)
 {
     using F = struct x_fifo<ROWS>;
-    copy_groups_wait<F::DEPTH - 2>();
+    copy_wait<F::DEPTH - 2>();
     const char  *x = f.places + f.get * F::PLACE;
 #pragma unroll
     for (int c = 0; c < FUSED_CHUNKS; c++) {

@@ -48,8 +48,8 @@ produce_stage(const struct fused_block &b, struct producer_place &place,
     place.under_way++;
     ring_wait(&b.s->empty[slot], place.at.parity ^ 1);
     barrier_arrive_expect(full, FUSED_STAGE_BYTES);
-    box_copy(to, map, low, chunk, full, policy);
-    box_copy(to + FUSED_BOX_BYTES, map, high, chunk, full, policy);
+    tma_load_3d(to, map, 0, low, chunk, full, policy);
+    tma_load_3d(to + FUSED_BOX_BYTES, map, 0, high, chunk, full, policy);
     ring_step(place.at, 1, b.stages);
 }
 
@@ -74,7 +74,7 @@ produce(const struct fused_params &p, const struct fused_block &b,
         struct producer_place &place, const struct weight_stream &w,
         const struct fused_op *op, uint64_t policy)
 {
-    map_prefetch((op + 1)->map);
+    tma_prefetch_map((op + 1)->map);
     for (int tile = first_tile(p, w.first); tile < w.tiles;
          tile += p.num_blocks)
     {

@@ -32,7 +32,6 @@
 #define TILE_COST   128      /* see gemm_large_tile() */
 #define THREADS     (3 * WARPGROUP)
 #define CONSUMER_WARPS  8
-#define LOG2E       1.4426950408889634f
 #define BAR_GROUP   1        /* and 2: the threads of a warpgroup */
 #define BAR_LEAD    3        /* both */
 
@@ -55,19 +54,6 @@ struct tile {
 };
 
 #if SM90_CODE
-
-template <int STAGES> struct ring {
-    int          stage;
-    unsigned int parity;
-    __device__ __forceinline__ void
-    next(void)
-    {
-        if (++stage == STAGES) {
-            stage = 0;
-            parity ^= 1;
-        }
-    }
-};
 
 static __device__ __forceinline__ struct tile
 tile_at(const struct gemm_large_params &p, int index, int tile_cols, int rank)
@@ -109,7 +95,7 @@ produce(const struct gemm_large_params &p, const struct large_maps &maps,
     int  rank = cluster_rank();
     int  tiles = num_tiles(p, cols), step = gridDim.x / CLUSTER;
     int  num_k = (p.k + STAGE_K - 1) / STAGE_K, early = min(stages, num_k);
-    struct ring<stages>  at = { 0, 1 };
+    struct stage_at<stages>  at = { 0, 1 };
     for (int index = blockIdx.x / CLUSTER; index < tiles; index += step) {
         struct tile  t = tile_at(p, index, cols, rank);
         int  w_row = t.col + rank * (SILU ? p.n : half);
@@ -164,9 +150,9 @@ multiply(float (&acc)[TILE / 2], const unsigned short *x,
 static __device__ __forceinline__ float
 silu(float x)
 {
-    float  e, r;
-    asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(e) : "f"(x * -LOG2E));
-    asm("rcp.approx.ftz.f32 %0, %1;\n" : "=f"(r) : "f"(1.0f + e));
+    float  r;
+    asm("rcp.approx.ftz.f32 %0, %1;\n"
+        : "=f"(r) : "f"(1.0f + exp2_fast(x * -LOG2_E)));
     return x * r;
 }
 
@@ -289,7 +275,7 @@ consume(const struct gemm_large_params &p, const struct large_maps &maps,
     int    tiles = num_tiles(p, cols), step = gridDim.x / CLUSTER;
     int    num_k = (p.k + STAGE_K - 1) / STAGE_K, lead = min(LEAD, num_k);
     float  acc[TILE / 2];
-    struct ring<stages>  at = { 0, 0 };
+    struct stage_at<stages>  at = { 0, 0 };
     pdl_wait();
     pdl_launch_next();
     if (group == 1 && lead > 0) {
@@ -429,9 +415,8 @@ run(const struct gemm_large_params *p, cudaStream_t stream)
                  * ((p->n + cols - 1) / cols);
     int  clusters = p->num_sms / CLUSTER;
     if (e == cudaSuccess) {
-        e = cudaFuncSetAttribute(gemm_large_kernel<T, TILE, SILU>,
-                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 static_cast<int>(bytes));
+        e = allow_smem({ { (const void *) gemm_large_kernel<T, TILE, SILU>,
+                           static_cast<int>(bytes) } });
     }
     if (e != cudaSuccess) {
         return e;

@@ -403,28 +403,15 @@ run_typed(const struct gemm_params *p, const struct gemm_plan *plan,
     }
 }
 
-template <typename T> static cudaError_t
-init_typed(void)
+template <typename T, int N> static struct kernel_smem
+smem_of(void)
 {
-    const void *const  all[] = {
-        (const void *) gemm_sm90_kernel<T, 16>,
-        (const void *) gemm_sm90_kernel<T, 32>,
-        (const void *) gemm_sm90_kernel<T, 64>,
-        (const void *) gemm_sm90_kernel<T, 96>,
-        (const void *) gemm_sm90_kernel<T, 128>,
-        (const void *) gemm_sm90_kernel<T, 192>,
-        (const void *) gemm_sm90_kernel<T, 256>,
-    };
-    for (const void *kernel : all) {
-        cudaError_t  e = cudaFuncSetAttribute(
-            kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-            SMEM_SM - SMEM_BLOCK);
-        if (e != cudaSuccess) {
-            return e;
-        }
-    }
-    return cudaSuccess;
+    return { (const void *) gemm_sm90_kernel<T, N>, SMEM_SM - SMEM_BLOCK };
 }
+
+#define SMEM_OF(T)                                                            \
+    smem_of<T, 16>(), smem_of<T, 32>(), smem_of<T, 64>(), smem_of<T, 96>(),   \
+    smem_of<T, 128>(), smem_of<T, 192>(), smem_of<T, 256>()
 
 /* Clusters of so many blocks that the device runs at once. */
 static cudaError_t
@@ -452,10 +439,7 @@ gemm_init(struct gemm_limits *out)
     if (!device_is_sm90()) {
         return cudaSuccess;
     }
-    cudaError_t  e = init_typed<__nv_bfloat16>();
-    if (e == cudaSuccess) {
-        e = init_typed<__half>();
-    }
+    cudaError_t  e = allow_smem({ SMEM_OF(__nv_bfloat16), SMEM_OF(__half) });
     for (int i = 1; i <= GEMM_SPLITS_MAX && e == cudaSuccess; i++) {
         e = clusters_at_once(i, &out->clusters[i]);
     }

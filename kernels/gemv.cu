@@ -181,18 +181,14 @@ gemv_kernel(struct gemv_params p)
     float     sum[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
     struct weight_chunk  w[UNROLL], next[UNROLL];
 
-#if __CUDA_ARCH__ >= 900
     /* at once: its blocks take the places that this kernel's last wave frees,
      * and wait for the end of the whole kernel before they read its results */
-    asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
-#endif
+    pdl_launch_next();
     load_weights<T>(low, high, warp, 0, turns, w);
     if (DEEP) {
         load_weights<T>(low, high, warp, UNROLL, turns, next);
     }
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;\n" ::: "memory");
-#endif
+    pdl_wait();
     if (p.norm_weight != NULL) {
         T  *normed = reinterpret_cast<T *>(x_bytes);
         norm_rows<T>(p, normed, smem.warp_sums);
@@ -251,18 +247,8 @@ gemv_takes(const struct gemv_params *p)
 template <typename T> static cudaError_t
 gemv_run(const struct gemv_params *p, cudaStream_t stream)
 {
-    int                  device = 0, num_sms = 0;
-    cudaLaunchAttribute  overlap[1];
-    cudaLaunchConfig_t   config = {};
-    overlap[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    overlap[0].val.programmaticStreamSerializationAllowed = 1;
-    config.gridDim = dim3(static_cast<unsigned int>(
-        p->n / (p->silu_mul ? TILE / 2 : TILE)));
-    config.blockDim = dim3(THREADS);
-    config.dynamicSmemBytes = x_smem_bytes(p);
-    config.stream = stream;
-    config.attrs = overlap;
-    config.numAttrs = p->overlap ? 1 : 0;
+    int          device = 0, num_sms = 0;
+    int          blocks = p->n / (p->silu_mul ? TILE / 2 : TILE);
     cudaError_t  e = cudaGetDevice(&device);
     if (e == cudaSuccess) {
         e = cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount,
@@ -271,10 +257,10 @@ gemv_run(const struct gemv_params *p, cudaStream_t stream)
     if (e != cudaSuccess) {
         return e;
     }
-    bool  deep = static_cast<int>(config.gridDim.x)
-                 <= num_sms * DEEP_BLOCKS_PER_SM;
-    return cudaLaunchKernelEx(&config, deep ? gemv_kernel<T, true>
-                                            : gemv_kernel<T, false>, *p);
+    bool  deep = blocks <= num_sms * DEEP_BLOCKS_PER_SM;
+    return launch_kernel(deep ? gemv_kernel<T, true> : gemv_kernel<T, false>,
+                         static_cast<unsigned int>(blocks), THREADS,
+                         x_smem_bytes(p), stream, p->overlap, *p);
 }
 
 cudaError_t

@@ -171,8 +171,8 @@ cudaError_t gemv_launch(const struct gemv_params *p, cudaStream_t stream);
  *   silu_mul, add, neither: as above.
  * A row of y depends on that row of x alone, bit for bit, not on num.
  * gemm_takes(), for any num: k a multiple of 64, n of 16 (silu_mul: 8), x, w
- * and y 16-byte aligned.  gemm_init() once per process and device: what the device runs at
- * once; none where it is no Hopper GPU. */
+ * and y 16-byte aligned.  gemm_init(), once per process and device: what the
+ * device runs at once; none where it is no Hopper GPU. */
 #define GEMM_ROWS_MAX    256
 #define GEMM_SPLITS_MAX  4
 struct gemm_limits {
@@ -280,11 +280,11 @@ struct attention_rope {
  * an fp8 cache products are f16, which holds K and V exactly; Q and P come into
  * its range by powers of two, P is rounded to it.
  * prefill_sm90: the same on Hopper with wgmma and TMA, where _takes() says so:
- * head_dim 64 or 128, no window, no fp8.
- * decode_sm90: head_dim 64 or 128, groups up to ATTENTION_GROUP_MAX; partial
- * results are [partial][group][head_dim] and [partial][group][2].  Shares are
- * of warps.
- * decode_block: the same for a 16-bit cache; shares are of blocks, one a
+ * head_dim 64 or 128, blocks of at most 64 tokens, no window, no fp8.
+ * decode_sm90: on Hopper, head_dim 64 or 128, blocks of 16 to 64 tokens, groups
+ * up to ATTENTION_GROUP_MAX; partial results are [partial][group][head_dim] and
+ * [partial][group][2].  Shares are of warps.
+ * decode_block: the same for a cache in T; shares are of blocks, one a
  * multiprocessor, and rope is done where asked for.
  * simple: everything else (fp32, odd head sizes, mixed dtypes); one warp per
  * (row, query head), the maximum in a first pass over the keys.  Items unused.
@@ -309,8 +309,10 @@ struct attention_params {
     const struct attention_item *items;
     const int32_t               *num_items;    /* device, decode only */
     const struct decode_item    *decode_items; /* decode_sm90, _block */
-    const int32_t               *decode_first; /* [decode_shares + 1]: the
-                                                  items of each share */
+    const int32_t               *decode_first; /* [decode_shares + 1], for
+                                                  decode_block [decode_blocks
+                                                  + 1]: the items of each
+                                                  share */
     int                          decode_shares;  /* at most decode_blocks *
                                                     ATTENTION_DECODE_WARPS;
                                                     decode_block: unused */

@@ -1,5 +1,5 @@
-/* kv_map.cuh - host side of the Hopper attention kernels: is the device one,
- * and TMA's maps of a layer of the paged cache.
+/* kv_map.cuh - host side of the Hopper kernels: is the device one, the driver's
+ * function that makes TMA's maps, and those of a layer of the paged cache.
  *
  * A map sees K (or V) of one layer as rows of head_dim elements, row ((block *
  * num_kv_heads + kv_head) << block_shift) + token; a box is 128 bytes (64

@@ -73,32 +73,10 @@ struct row {
 /* ---- the cluster ---- */
 
 static __device__ __forceinline__ void
-cluster_arrive(void)
-{
-    asm volatile("barrier.cluster.arrive.release.aligned;\n" ::: "memory");
-}
-
-static __device__ __forceinline__ void
-cluster_wait(void)
-{
-    asm volatile("barrier.cluster.wait.acquire.aligned;\n" ::: "memory");
-}
-
-/* The address of p in the shared memory of another block of the row. */
-static __device__ __forceinline__ unsigned int
-at_peer(const void *p, int rank)
-{
-    unsigned int  address;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;\n"
-        : "=r"(address) : "r"(smem_u32(p)), "r"(rank));
-    return address;
-}
-
-static __device__ __forceinline__ void
 peer_store(uint64_t *p, int rank, uint64_t x)
 {
     asm volatile("st.shared::cluster.u64 [%0], %1;\n"
-                 :: "r"(at_peer(p, rank)), "l"(x) : "memory");
+                 :: "r"(cluster_address(p, rank)), "l"(x) : "memory");
 }
 
 static __device__ __forceinline__ unsigned int
@@ -106,7 +84,7 @@ peer_load(const unsigned int *p, int rank)
 {
     unsigned int  x;
     asm volatile("ld.shared::cluster.u32 %0, [%1];\n"
-                 : "=r"(x) : "r"(at_peer(p, rank)) : "memory");
+                 : "=r"(x) : "r"(cluster_address(p, rank)) : "memory");
     return x;
 }
 
@@ -334,10 +312,7 @@ begin_copy(const struct row &r)
     if (threadIdx.x == 0 && r.next != NULL && r.num > 0) {
         unsigned int  bytes = static_cast<unsigned int>(r.num) * 4;
         barrier_arrive_expect(&r.smem->arrived, bytes);
-        asm volatile("cp.async.bulk.shared::cluster.global"
-                     ".mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n"
-                     :: "r"(smem_u32(r.tokens)), "l"(r.next + r.first_id),
-                        "r"(bytes), "r"(smem_u32(&r.smem->arrived)) : "memory");
+        bulk_load(r.tokens, r.next + r.first_id, bytes, &r.smem->arrived);
     }
 }
 

@@ -1,4 +1,5 @@
-/* sm90.cuh - Hopper's instructions in plain words: mbarrier, TMA, wgmma.
+/* sm90.cuh - Hopper's instructions in plain words: mbarrier, clusters, TMA, wgmma;
+ * each once, under one name.
  *
  * Everything here is PTX of sm_90a; the functions exist in that pass of the
  * compiler only (SM90_CODE).  Operand tiles in shared memory are the image that
@@ -26,11 +27,27 @@
 
 #if SM90_CODE
 
-static __device__ __forceinline__ unsigned int
-smem_u32(const void *p)
-{
-    return static_cast<unsigned int>(__cvta_generic_to_shared(p));
-}
+/* A place in a ring of `STAGES` and the parity of its barrier. */
+template <int STAGES> struct stage_at {
+    int          stage;
+    unsigned int parity;
+    __device__ __forceinline__ void
+    next(void)
+    {
+        if (++stage == STAGES) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+    __device__ __forceinline__ void
+    skip(int stages)                    /* at most STAGES */
+    {
+        if ((stage += stages) >= STAGES) {
+            stage -= STAGES;
+            parity ^= 1;
+        }
+    }
+};
 
 /* ---- mbarrier: phases alternate 0, 1, 0 ..; wait(parity) returns once the
  * phase of that parity has completed. */
@@ -74,6 +91,27 @@ barrier_wait(uint64_t *barrier, unsigned int parity)
                  "}\n" :: "r"(smem_u32(barrier)), "r"(parity) : "memory");
 }
 
+/* False: not yet, after a while. */
+static __device__ __forceinline__ bool
+barrier_try(uint64_t *barrier, unsigned int parity)
+{
+    unsigned int  done;
+    asm volatile("{\n.reg .pred p;\n"
+                 "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+                 "selp.u32 %0, 1, 0, p;\n}\n"
+                 : "=r"(done) : "r"(smem_u32(barrier)), "r"(parity)
+                 : "memory");
+    return done != 0;
+}
+
+/* As barrier_wait(), for one thread of a warp. */
+static __device__ __forceinline__ void
+barrier_wait_one(uint64_t *barrier, unsigned int parity)
+{
+    while (!barrier_try(barrier, parity)) {
+    }
+}
+
 /* True in one lane of a whole warp; the compiler knows that it is one. */
 static __device__ __forceinline__ bool
 elect_lane(void)
@@ -93,13 +131,43 @@ cluster_rank(void)
     return rank;
 }
 
+static __device__ __forceinline__ void
+cluster_arrive(void)
+{
+    asm volatile("barrier.cluster.arrive.release.aligned;\n" ::: "memory");
+}
+
+static __device__ __forceinline__ void
+cluster_wait(void)
+{
+    asm volatile("barrier.cluster.wait.acquire.aligned;\n" ::: "memory");
+}
+
 /* All threads of the cluster that have not ended, whole warps. */
 static __device__ __forceinline__ void
 cluster_sync(void)
 {
     __syncwarp();
-    asm volatile("barrier.cluster.arrive.release.aligned;\n"
-                 "barrier.cluster.wait.acquire.aligned;\n" ::: "memory");
+    cluster_arrive();
+    cluster_wait();
+}
+
+/* Where p, of this block, is in another block of the cluster. */
+static __device__ __forceinline__ unsigned int
+cluster_address(const void *p, int rank)
+{
+    unsigned int  address;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;\n"
+        : "=r"(address) : "r"(smem_u32(p)), "r"(rank));
+    return address;
+}
+
+static __device__ __forceinline__ void
+cluster_store(unsigned int address, float4 v)
+{
+    asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};\n"
+                 :: "r"(address), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
+                 : "memory");
 }
 
 /* barrier_arrive() at the same barrier of block `rank` of the cluster.  Without
@@ -135,8 +203,49 @@ bulk_load(void *dst, const void *src, unsigned int bytes, uint64_t *barrier)
                     "r"(smem_u32(barrier)) : "memory");
 }
 
-/* The same into every block of the cluster in `blocks`, at dst's offset and for
- * the barrier at barrier's. */
+/* Read once: does not push out of L2 what is read again. */
+static __device__ __forceinline__ uint64_t
+policy_evict_first(void)
+{
+    uint64_t  policy;
+    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;\n"
+                 : "=l"(policy));
+    return policy;
+}
+
+/* Boxes of 3-D and 4-D maps, with a policy. */
+static __device__ __forceinline__ void
+tma_load_3d(void *dst, const void *map, int c0, int c1, int c2,
+            uint64_t *barrier, uint64_t policy)
+{
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile"
+                 ".mbarrier::complete_tx::bytes.L2::cache_hint"
+                 " [%0], [%1, {%2, %3, %4}], [%5], %6;\n"
+                 :: "r"(smem_u32(dst)), "l"(map), "r"(c0), "r"(c1), "r"(c2),
+                    "r"(smem_u32(barrier)), "l"(policy) : "memory");
+}
+
+static __device__ __forceinline__ void
+tma_load_4d(void *dst, const CUtensorMap *map, int c0, int c1, int c2, int c3,
+            uint64_t *barrier, uint64_t policy)
+{
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile"
+                 ".mbarrier::complete_tx::bytes.L2::cache_hint"
+                 " [%0], [%1, {%2, %3, %4, %5}], [%6], %7;\n"
+                 :: "r"(smem_u32(dst)), "l"(map), "r"(c0), "r"(c1), "r"(c2),
+                    "r"(c3), "r"(smem_u32(barrier)), "l"(policy) : "memory");
+}
+
+/* To L2, in multiples of 16 bytes. */
+static __device__ __forceinline__ void
+bulk_prefetch(const void *p, unsigned int bytes)
+{
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n"
+                 :: "l"(p), "r"(bytes) : "memory");
+}
+
+/* tma_load_2d() into every block of the cluster in `blocks`, at dst's offset and
+ * for the barrier at barrier's. */
 static __device__ __forceinline__ void
 tma_load_2d_multicast(void *dst, const CUtensorMap *map, int col, int row,
                       uint64_t *barrier, uint16_t blocks)
@@ -184,7 +293,7 @@ tma_store_wait(void)
 }
 
 static __device__ __forceinline__ void
-tma_prefetch_map(const CUtensorMap *map)
+tma_prefetch_map(const void *map)
 {
     asm volatile("prefetch.tensormap [%0];\n" :: "l"(map) : "memory");
 }
@@ -219,6 +328,18 @@ template <int REGISTERS> static __device__ __forceinline__ void
 registers_take(void)
 {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;\n" :: "n"(REGISTERS));
+}
+
+/* ---- fragments: 8 x 8 elements of 16 bits, lane l has row l / 4 and columns
+ * 2 (l mod 4) and the next ---- */
+
+static __device__ __forceinline__ unsigned int
+transpose_fragment(unsigned int v)
+{
+    unsigned int  t;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;\n"
+                 : "=r"(t) : "r"(v));
+    return t;
 }
 
 /* ---- wgmma ---- */

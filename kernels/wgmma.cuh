@@ -1,6 +1,5 @@
 /* wgmma.cuh - what the products need besides sm90.cuh: wgmma_ss() of other
- * widths than 128, TMA with hints, stores into another block's shared memory,
- * fragments turned over. */
+ * widths than 128, words of four lanes turned over. */
 #ifndef LLM_KERNELS_WGMMA_CUH
 #define LLM_KERNELS_WGMMA_CUH
 
@@ -55,75 +54,6 @@ SM90_DEFINE_WGMMA_SS("192", 96, SM90_D96_TEXT, "%96", "%97", "%98",
 SM90_DEFINE_WGMMA_SS("256", 128, SM90_D128_TEXT, "%128", "%129", "%130",
                      SM90_D32(d, 0), SM90_D32(d, 32), SM90_D32(d, 64),
                      SM90_D32(d, 96))
-
-/* As barrier_wait(), for one thread of a warp. */
-static __device__ __forceinline__ void
-barrier_wait_one(uint64_t *barrier, unsigned int parity)
-{
-    unsigned int  done;
-    do {
-        asm volatile("{\n.reg .pred p;\n"
-                     "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
-                     "selp.u32 %0, 1, 0, p;\n}\n"
-                     : "=r"(done) : "r"(smem_u32(barrier)), "r"(parity)
-                     : "memory");
-    } while (!done);
-}
-
-/* ---- TMA with hints ---- */
-
-/* Read once: does not push out of L2 what is read again. */
-static __device__ __forceinline__ uint64_t
-policy_evict_first(void)
-{
-    uint64_t  policy;
-    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;\n"
-                 : "=l"(policy));
-    return policy;
-}
-
-static __device__ __forceinline__ void
-tma_load_4d(void *dst, const CUtensorMap *map, int c0, int c1, int c2, int c3,
-            uint64_t *barrier, uint64_t policy)
-{
-    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile"
-                 ".mbarrier::complete_tx::bytes.L2::cache_hint"
-                 " [%0], [%1, {%2, %3, %4, %5}], [%6], %7;\n"
-                 :: "r"(smem_u32(dst)), "l"(map), "r"(c0), "r"(c1), "r"(c2),
-                    "r"(c3), "r"(smem_u32(barrier)), "l"(policy) : "memory");
-}
-
-/* ---- clusters ---- */
-
-/* Where p, of this block, is in another block of the cluster. */
-static __device__ __forceinline__ unsigned int
-cluster_address(const void *p, int rank)
-{
-    unsigned int  address;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;\n"
-                 : "=r"(address) : "r"(smem_u32(p)), "r"(rank));
-    return address;
-}
-
-static __device__ __forceinline__ void
-cluster_store(unsigned int address, float4 v)
-{
-    asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};\n"
-                 :: "r"(address), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
-                 : "memory");
-}
-
-/* ---- fragments: 8 x 8 elements of 16 bits, lane l has row l / 4 and columns
- * 2 (l mod 4) and the next ---- */
-
-static __device__ __forceinline__ unsigned int
-transpose_fragment(unsigned int v)
-{
-    unsigned int  t;
-    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;\n"
-                 : "=r"(t) : "r"(v));
-    return t;
-}
 
 /* Word i of lane j of four lanes becomes word j of lane i. */
 static __device__ __forceinline__ void

@@ -1,10 +1,11 @@
 /* cuda_fuse.c - small decode steps as one launch: kernels/decode_fused.cu.
  *
- * In a step of at most FUSED_ROWS_MAX rows of a model the ops do not launch
- * anything: each appends itself to a program, which runs when the step ends.  An
- * op that the kernel does not take runs what there is so far, then itself as
- * always, and so do the rest of the ops; later steps of that model and number of
- * rows do not try again.  So a step of any ops gives the right result.
+ * In a step of at most FUSED_ROWS_MAX rows of a model and not too many keys the
+ * ops do not launch anything: each appends itself to a program, which runs when
+ * the step ends.  An op that the kernel does not take runs what there is so
+ * far, then itself as always, and so do the rest of the ops; later steps of
+ * that model and number of rows do not try again.  So a step of any ops gives
+ * the right result.
  *
  * A program is uploaded in the first step of its model and rows, which is not
  * recorded; later ones issue the same ops, as backend.h has it, and find it

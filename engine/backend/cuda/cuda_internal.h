@@ -3,7 +3,7 @@
  *   backend_cuda.c  life, memory, weights
  *   cuda_scratch.c  reserve(): what steps need, at addresses that stay
  *   cuda_step.c     a step's arrays and attention work lists, and their upload
- *   cuda_plan.c     equal shares of the keys for the Hopper decode kernels
+ *   cuda_plan.c     shares of the keys for the Hopper decode kernels
  *   cuda_graph.c    recorded steps
  *   cuda_fuse.c     small decode steps in one launch
  *   cuda_ops.c      the small ops, what all ops share
@@ -39,8 +39,8 @@
 #define CUDA_MODELS_MAX        32      /* model_ids with recorded steps */
 #define CUDA_GRAPHS_MAX        96
 #define CUDA_DECODE_ROWS_MAX   256     /* rows that buckets follow the graphs' */
-#define CUDA_SHARE_HEADS_MAX   16      /* kv heads that work lists of equal
-                                          shares have room for */
+#define CUDA_SHARE_HEADS_MAX   16      /* kv heads that work lists of shares
+                                          have room for */
 #define CUDA_FUSED_OPS         768     /* of a step in one launch */
 #define CUDA_PROGRAMS_MAX      16      /* such steps: (model, rows) */
 #define CUDA_BLOCK_SIZE_MIN    16      /* struct kv_cache */
@@ -87,7 +87,7 @@ struct cuda_step_arrays {
     int32_t               *input_ids, *positions, *slot_mapping;
     int32_t               *row_table, *block_tables, *logits_idx;
     struct attention_item *decode, *prefill;
-    struct decode_item    *shared;          /* equal shares of the keys */
+    struct decode_item    *shared;          /* items of the shares */
     int32_t               *shared_first;
     int32_t               *num_decode;      /* [1] */
 };

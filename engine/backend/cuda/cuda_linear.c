@@ -5,8 +5,9 @@
  * its result where it belongs when nothing follows, otherwise to `product`, for
  * an epilogue kernel.  Its residual addition stays pending: the next linear(),
  * which norms what it is added to, does both in one kernel, and any other op or
- * the step's end does it before; with many rows cuBLASLt adds, which saves a
- * pass over memory.  What cuBLASLt does not take goes through fp32. */
+ * the step's end does it before.  With many rows a kernel of ours does it all
+ * where that is faster (cuda_large.c), or cuBLASLt adds, which saves a pass over
+ * memory.  What cuBLASLt does not take goes through fp32. */
 #include "engine/backend/cuda/cuda_internal.h"
 #include "engine/base/check.h"
 

@@ -1,4 +1,4 @@
-/* cuda_plan.c - equal shares of keys: whole rows dealt out to blocks, or rows cut
+/* cuda_plan.c - shares of keys: whole rows dealt out to blocks, or rows cut
  * where a warp's share ends. */
 #include "engine/backend/cuda/cuda_plan.h"
 

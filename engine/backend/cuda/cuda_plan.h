@@ -51,7 +51,7 @@ struct decode_plan_args {
     int                 drafts_max;
 };
 
-/* Items that any step of at most num_seqs decode rows needs, equal shares. */
+/* Items that any step of at most num_seqs decode rows needs without chunk_keys. */
 int decode_plan_items_max(int num_seqs, int num_kv_heads, int num_shares);
 
 /* The number of items, or -1 when items_max or partials_max would be passed

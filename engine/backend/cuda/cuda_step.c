@@ -7,11 +7,12 @@
  *
  * WORK LISTS.  A sequence with one row is split by key position: chunks of 256
  * keys up to position 4096, of 2048 from there.  So a row's sum has the same
- * shape whatever it is batched with, with three exceptions: when the step needs
+ * shape whatever it is batched with, with four exceptions: when the step needs
  * more splits than there is room for, chunks double until it fits; when it
- * leaves most of the GPU without work, chunks are halved down to one tile; and
- * in steps of more than a few rows on Hopper cuda_plan.c gives every
- * multiprocessor, and in large ones every warp, an equal share of all keys.
+ * leaves most of the GPU without work, chunks are halved down to one tile; a
+ * step in one launch has chunks that give every multiprocessor one item at most;
+ * and in steps of more than a few rows on Hopper cuda_plan.c gives every
+ * multiprocessor, and in large ones every warp, a share of all keys.
  * Batch-invariant, there is room for any step's splits and none of these.
  * Longer queries are cut into items of ATTENTION_ROWS rows, the last rows
  * first, because they see the most keys. */
@@ -30,11 +31,11 @@
                                       multiple */
 #define WORD              16       /* bytes the device reads at once */
 #define SHARES_PER_SM     4        /* the best of 2 to 6 on an H200 */
-#define BLOCK_ROWS_MIN    9        /* a multiprocessor a share: from so many */
-#define BLOCK_TILES_MAX   8000     /* rows, and tiles, see below, so few */
-#define SHARE_TILES_MIN   12000    /* a warp a share: tiles of 32 keys and one kv head from
-                                      which equal shares win; */
-#define SHARE_WHOLE_MIN   8000     /* when they cut no row */
+#define BLOCK_ROWS_MIN    9        /* a multiprocessor a share: from so many rows */
+#define BLOCK_TILES_MAX   8000     /* on, below so many tiles of 32 keys and one kv
+                                      head */
+#define SHARE_TILES_MIN   12000    /* a warp a share: from so many tiles on, or, */
+#define SHARE_WHOLE_MIN   8000     /* where no row is cut, so many */
 #define SHARES_FP8_PER_SM 8        /* with an fp8 cache, from so many tiles */
 #define SHARES_FP8_MIN    24000
 
@@ -309,7 +310,7 @@ choose_shares(const struct cuda_backend *cb, const struct decode_sizes *d)
     return 0;
 }
 
-/* Equal shares of the keys when there are enough; false: not. */
+/* Shares of the keys where choose_blocks() or choose_shares() says so; false: not. */
 static bool
 plan_shares(struct packer *p, const struct step_inputs *in, int32_t *rows,
             const int32_t *tables)
