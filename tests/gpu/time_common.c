@@ -9,7 +9,9 @@
 #include "engine/base/clock.h"
 
 #define BLOCK_SIZE    32
-#define NUM_BLOCKS    (TIME_SEQS_MAX * (TIME_CONTEXT / BLOCK_SIZE + 1) + 1)
+#define SEQ_BLOCKS    (TIME_CONTEXT / BLOCK_SIZE)
+#define NUM_BLOCKS    (TIME_SEQS_MAX * SEQ_BLOCKS + 1)
+#define FAR           37          /* longer ones go on in that sequence's blocks */
 #define AHEAD_WARMUP  10
 #define LAYERS_TIMES  6
 #define LAYERS_FROM   2         /* those before it are not for the best */
@@ -70,7 +72,8 @@ timed_append(struct timed *t, int seq, int len, int position, int num_logits)
         ids[i] = (seq * 7919 + (position + i) * 31) % t->m->config.vocab_size;
     }
     for (int i = 0; i <= (position + len - 1) / BLOCK_SIZE; i++) {
-        blocks[i] = 1 + (seq + i * TIME_SEQS_MAX) % (NUM_BLOCKS - 1);
+        int  owner = (seq + i / SEQ_BLOCKS * FAR) % TIME_SEQS_MAX;
+        blocks[i] = 1 + owner + i % SEQ_BLOCKS * TIME_SEQS_MAX;
     }
     (void) batch_append(&t->b, &(struct batch_seq) {
         .token_ids = ids, .query_len = len, .position = position,

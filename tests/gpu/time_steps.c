@@ -1,7 +1,7 @@
 /* time_steps.c - step times of a model with random weights, "name value" lines
  * for tools/gpu_report.sh.
  *
- * usage: time-steps DIR [all|short|prefill|decode] [GEMM_CACHE]
+ * usage: time-steps DIR [all|short|prefill|decode|BATCH.CONTEXT,...] [GEMM_CACHE]
  *
  * weights_bytes, kv_bytes_token, linear_flops_token (of one prompt token)
  * decode.BATCH.CONTEXT       ms a step, one ahead, greedy, as the engine runs
@@ -12,7 +12,7 @@
  * opened                     s, model_open()
  *
  * short: decode at 1, 64 and 256 and one prompt of 2,048; prefill, decode: one
- * of the two. */
+ * of the two; BATCH.CONTEXT: decode steps of that size only. */
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -132,13 +132,44 @@ time_all(struct timed *t, bool all, bool decode, bool prefill)
     }
 }
 
+/* Decode steps of the sizes in `what`, "BATCH.CONTEXT,..."; false at the first
+ * that is none. */
+static bool
+time_given(struct timed *t, const char *what)
+{
+    int  batch, context, len;
+    timed_fill(t);
+    for (;;) {
+        if (sscanf(what, "%d.%d%n", &batch, &context, &len) != 2
+            || batch < 1 || batch > TIME_SEQS_MAX || context < 1
+            || context > TIME_LEN_MAX)
+        {
+            return false;
+        }
+        time_decode(t, batch, context);
+        what += len;
+        if (*what != ',') {
+            return *what == '\0';
+        }
+        what++;
+    }
+}
+
+static int
+usage(void)
+{
+    printf("usage: time-steps DIR [all|short|prefill|decode|BATCH.CONTEXT,...]"
+           " [GEMM_CACHE]\n");
+    return 2;
+}
+
 int
 main(int argc, char **argv)
 {
     struct timed  t;
+    bool          known = true;
     if (argc < 2) {
-        printf("usage: time-steps DIR [all|short|prefill|decode] [GEMM_CACHE]\n");
-        return 2;
+        return usage();
     }
     const char  *what = argc < 3 ? "all" : argv[2];
     struct backend_cuda_options  options = {
@@ -149,8 +180,12 @@ main(int argc, char **argv)
     }
     printf("opened %.2f\n", t.opened_s);
     print_sizes(t.m);
-    time_all(&t, strcmp(what, "short") != 0, strcmp(what, "prefill") != 0,
-             strcmp(what, "decode") != 0);
+    if (what[0] >= '0' && what[0] <= '9') {
+        known = time_given(&t, what);
+    } else {
+        time_all(&t, strcmp(what, "short") != 0, strcmp(what, "prefill") != 0,
+                 strcmp(what, "decode") != 0);
+    }
     timed_close(&t);
-    return 0;
+    return known ? 0 : usage();
 }
