@@ -1,10 +1,11 @@
 /* test_backend_cuda.c - every op on the GPU against the CPU backend, then
  * whole models; a plain program, because GPU machines have no test library.
  *
- * usage: test-backend-cuda [--small] [--simple] [--self] [NAME]
+ * usage: test-backend-cuda [--small] [--simple] [--self] [--list] [NAME]
  *
- * NAME: the tests whose name contains it; --simple: the slow kernels only;
- * --self: the CPU's plain C kernels in CUDA's place, which tests the test.
+ * NAME: the tests whose name contains it; --list: their names only, without a
+ * GPU; --simple: the slow kernels only; --self: the CPU's plain C kernels in
+ * CUDA's place, which tests the test.
  *
  * Inputs are random and rounded to their dtypes first, so that what differs is
  * the order of fp32 sums and one rounding: bounds are computed per element
@@ -66,12 +67,29 @@ static const struct {
     TEST(engine_batch_invariant_writes_the_same_alone_and_among_63),
 };
 
+static bool
+wanted(size_t i, const char *filter)
+{
+    return filter == NULL || strstr(tests[i].name, filter) != NULL;
+}
+
+static int
+list_tests(const char *filter)
+{
+    for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
+        if (wanted(i, filter)) {
+            puts(tests[i].name);
+        }
+    }
+    return 0;
+}
+
 static void
 run_tests(const char *filter)
 {
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
         struct timespec  t0, t1;
-        if (filter != NULL && strstr(tests[i].name, filter) == NULL) {
+        if (!wanted(i, filter)) {
             continue;
         }
         run.worst = 0.0;
@@ -95,6 +113,7 @@ main(int argc, char **argv)
 {
     struct err   err = { 0 };
     const char  *filter = NULL;
+    bool         list = false;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--small") == 0) {
             run.small = true;
@@ -102,9 +121,14 @@ main(int argc, char **argv)
             run.simple = true;
         } else if (strcmp(argv[i], "--self") == 0) {
             run.self = true;
+        } else if (strcmp(argv[i], "--list") == 0) {
+            list = true;
         } else {
             filter = argv[i];
         }
+    }
+    if (list) {
+        return list_tests(filter);
     }
     run.rng = SEED;
     int  rc = run.self
