@@ -1,5 +1,5 @@
 /* attention_decode_block.cu - attention of one new token a sequence on Hopper,
- * with rope and append in it, for steps of 9 rows and more whose keys are not
+ * with rope and append in it, for steps of 5 rows and more whose keys are not
  * too many: every multiprocessor reads a share of them, whole rows where they
  * fit (decode_plan_rows()).
  *

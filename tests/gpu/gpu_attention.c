@@ -386,14 +386,24 @@ compare_fused(const struct cache_case *c, const struct step *s,
     }
 }
 
+/* 5 to 8 rows of more keys than a step in one launch takes, the first so long
+ * that it is cut. */
+static void
+fill_few(struct step *s)
+{
+    for (int i = 5 + random_below(4); i > 0; i--) {
+        step_add(s, 1, (s->num_seqs == 0 ? 2000 : 800) + random_below(300));
+    }
+}
+
 /* Twice under one model_id: the first step teaches the backend, which then has
  * one kernel for all of it. */
 static void
-fused_one(const struct cache_case *c)
+fused_one(const struct cache_case *c, void (*fill)(struct step *s))
 {
     static struct step  s;
     s = (struct step) { .model_id = random_bits() | (uint64_t) 1 << 40 };
-    fill_decode(&s);
+    fill(&s);
     struct tensor  in[4] = {
         host_random(c->dtype, s.num_tokens + 2, qkv_cols(c)),
         fill_cache(c, &s), quarter_turns(c->head_dim),
@@ -433,7 +443,13 @@ test_rope_append_and_attention_of_a_step_agree(void)
             .window = i % 7 == 6 ? 1 + random_below(200) : 0 };
         c.kv_dtype = i % 11 == 10 ? DTYPE_F8_E4M3 : c.dtype;
         c.norm &= c.kv_dtype == c.dtype;
-        fused_one(&c);
+        fused_one(&c, fill_decode);
+    }
+    for (int i = 0; i < (run.small ? 1 : 3); i++) {
+        fused_one(&(struct cache_case) {
+            .dtype = DTYPE_BF16, .kv_dtype = DTYPE_BF16,
+            .heads = i == 1 ? 8 : 32, .kv_heads = 8, .head_dim = i < 2 ? 128 : 64,
+            .block_size = 64, .num_blocks = 170, .norm = i == 1 }, fill_few);
     }
 }
 

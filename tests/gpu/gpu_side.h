@@ -11,7 +11,7 @@
 
 #define SIDE_VOCAB       1000       /* that the configs must have */
 #define SIDE_BLOCK_SIZE  32
-#define SIDE_BLOCKS_MAX  32         /* of a sequence */
+#define SIDE_BLOCKS_MAX  64         /* of a sequence */
 
 struct side_shape {
     int num_seqs, seq_blocks;       /* seq_blocks is no multiple of 5 */

@@ -17,10 +17,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Keys of a step, times kv heads: with more, attention by itself is faster by
- * more than the rest is slower.  On an H200 8,192 keys of 8 heads gain nothing,
- * of 2 heads a ninth. */
+/* Steps of more rows than FEW and of keys, times kv heads, between KEYS_MAX and
+ * KEYS_MIN are faster kernel by kernel: on an H200 by 2 % with 8 rows of 1,024
+ * keys of 8 heads.  Below and above, and with few rows always, one launch is. */
+#define FUSED_ROWS_FEW  4
 #define FUSED_KEYS_MAX  40960
+#define FUSED_KEYS_MIN  256000       /* more than BLOCK_TILES_MAX, cuda_step.c */
 
 /* ---- programs --------------------------------------------------------------------- */
 
@@ -75,6 +77,14 @@ program_of(struct cuda_backend *cb)
     return NULL;
 }
 
+static bool
+is_faster(const struct cuda_backend *cb, int64_t num_keys)
+{
+    int64_t  keys = num_keys * cb->model->num_kv_heads;
+    return cb->rows <= FUSED_ROWS_FEW || keys <= FUSED_KEYS_MAX
+           || keys >= FUSED_KEYS_MIN;
+}
+
 void
 cuda_fuse_begin(struct cuda_backend *cb, bool is_decode, int64_t num_keys)
 {
@@ -83,8 +93,7 @@ cuda_fuse_begin(struct cuda_backend *cb, bool is_decode, int64_t num_keys)
     f->on = f->open = false;
     f->num_ops = 0;
     if (!cb->fuses || !is_decode || cb->model == NULL || cb->model->kv_fp8
-        || cb->rows > FUSED_ROWS_MAX
-        || num_keys * cb->model->num_kv_heads > FUSED_KEYS_MAX)
+        || cb->rows > FUSED_ROWS_MAX || !is_faster(cb, num_keys))
     {
         return;
     }
@@ -98,12 +107,6 @@ cuda_fuse_begin(struct cuda_backend *cb, bool is_decode, int64_t num_keys)
         .num_items = cb->dev.num_decode, .partial_out = cb->partial_out,
         .partial_ml = cb->partial_ml, .counters = cb->counters,
         .barrier = f->barrier };
-}
-
-void
-cuda_fuse_drop(struct cuda_backend *cb)
-{
-    cb->fuse.on = false;
 }
 
 /* The device gets the ops of this step, if it has not got them before. */

@@ -11,8 +11,9 @@
 #include "engine/backend/cuda/cuda_internal.h"
 #include "engine/base/check.h"
 
-/* Where the Hopper kernel was measured to be faster than cuBLASLt and what
- * follows it: rows of x, elements of weights. */
+/* Where the Hopper kernel was measured to be faster than gemv.cu, or cuBLASLt
+ * and what follows it: rows of x, elements of weights. */
+#define GEMM_ROWS_MIN       5
 #define GEMM_ROWS_SILU_MUL  128
 #define GEMM_ROWS_F32       32        /* lm_head */
 #define GEMM_ROWS_OTHER     96
@@ -159,15 +160,15 @@ linear_gemv(struct cuda_backend *cb, const struct linear_args *args,
     return true;
 }
 
-/* Is kernels/gemm_sm90.cu for this product?  Where it is faster than cuBLASLt,
- * or always when a row must not depend on their number. */
+/* Is kernels/gemm_sm90.cu for this product?  Where it is faster, or always when a
+ * row must not depend on their number. */
 static bool
 wants_gemm(const struct cuda_backend *cb, const struct weight *w,
            const struct gemm_params *p, enum dtype x_dtype)
 {
     int   most = p->silu_mul ? GEMM_ROWS_SILU_MUL
                  : p->y_f32 ? GEMM_ROWS_F32 : GEMM_ROWS_OTHER;
-    bool  faster = p->num > GEMV_ROWS_MAX && p->num <= most
+    bool  faster = p->num >= GEMM_ROWS_MIN && p->num <= most
                    && w->rows * w->in >= GEMM_ELEMS_MIN;
     return !cb->simple_kernels && (cb->invariant || faster)
            && w->num_parts == 1 && w->part[0].dtype == x_dtype

@@ -31,9 +31,9 @@
                                       multiple */
 #define WORD              16       /* bytes the device reads at once */
 #define SHARES_PER_SM     4        /* the best of 2 to 6 on an H200 */
-#define BLOCK_ROWS_MIN    9        /* a multiprocessor a share: from so many rows */
+#define BLOCK_ROWS_MIN    5        /* a multiprocessor a share: from so many rows */
 #define BLOCK_TILES_MAX   8000     /* on, below so many tiles of 32 keys and one kv
-                                      head */
+                                      head, where a step is not one launch */
 #define SHARE_TILES_MIN   12000    /* a warp a share: from so many tiles on, or, */
 #define SHARE_WHOLE_MIN   8000     /* where no row is cut, so many */
 #define SHARES_FP8_PER_SM 8        /* with an fp8 cache, from so many tiles */
@@ -481,9 +481,7 @@ pack_step(struct cuda_backend *cb, const struct step_inputs *in)
     cb->block_shares = false;
     plan_prefill(&p, in, tables);
     cuda_fuse_begin(cb, is_decode(in), count_keys(in));
-    if (plan_shares(&p, in, rows, tables)) {
-        cuda_fuse_drop(cb);
-    } else {
+    if (cb->fuse.on || !plan_shares(&p, in, rows, tables)) {
         plan_decode(&p, in, tables);
     }
     pack_ints(&p, cb->dev.num_decode, &cb->num_decode, 1, 1, 0);
