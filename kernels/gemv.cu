@@ -13,7 +13,7 @@
  * Launched with p->overlap a block may begin while the kernel before it runs
  * (programmatic dependent launch): it then has its first weights under way
  * before it waits for x. */
-#include "kernels/attention_tile.cuh"     /* multiply_add */
+#include "kernels/mma.cuh"
 
 #define WARPS    8
 #define THREADS  (WARPS * WARP)
