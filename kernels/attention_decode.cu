@@ -225,10 +225,9 @@ decode_columns(const struct attention_params *p, unsigned int *columns)
     return e;
 }
 
-template <typename T, typename KV, int HD> static cudaError_t
+template <typename S> static cudaError_t
 decode_run(const struct attention_params *p, cudaStream_t stream)
 {
-    using S = tile_shape<T, KV, HD, 1>;
     unsigned int  columns;
     cudaError_t   e = decode_columns<S>(p, &columns);
     if (e != cudaSuccess) {
@@ -240,56 +239,22 @@ decode_run(const struct attention_params *p, cudaStream_t stream)
                          TILE_THREADS, S::SMEM_BYTES, stream, p->pdl, *p);
 }
 
-template <typename T, typename KV, int HD> static struct kernel_smem
-smem_of(void)
-{
-    using S = tile_shape<T, KV, HD, 1>;
-    return { (const void *) decode_kernel<S>, S::SMEM_BYTES };
-}
-
-template <typename T, typename KV> static cudaError_t
-decode_typed(const struct attention_params *p, cudaStream_t stream)
-{
-    switch (p->kv.head_dim) {
-    case 64:
-        return decode_run<T, KV, 64>(p, stream);
-    case 96:
-        return decode_run<T, KV, 96>(p, stream);
-    case 128:
-        return decode_run<T, KV, 128>(p, stream);
-    case 256:
-        return decode_run<T, KV, 256>(p, stream);
-    default:
-        return cudaErrorInvalidValue;
-    }
-}
-
-template <typename T> static cudaError_t
-decode_any(const struct attention_params *p, cudaStream_t stream)
-{
-    return p->kv.dtype == KERNEL_F8_E4M3
-           ? decode_typed<T, __nv_fp8_storage_t>(p, stream)
-           : decode_typed<T, T>(p, stream);
-}
-
 cudaError_t
 attention_decode_launch(const struct attention_params *p, cudaStream_t stream)
 {
-    return p->dtype == KERNEL_BF16 ? decode_any<__nv_bfloat16>(p, stream)
-                                   : decode_any<__half>(p, stream);
+    return tile_of<1>(p->dtype, p->kv.dtype, p->kv.head_dim, [&](auto shape) {
+        return decode_run<decltype(shape)>(p, stream);
+    });
 }
-
-#define SMEM_OF(T, KV)                                                        \
-    smem_of<T, KV, 64>(), smem_of<T, KV, 96>(), smem_of<T, KV, 128>(),        \
-    smem_of<T, KV, 256>()
 
 extern "C" cudaError_t
 attention_decode_init(void)
 {
-    return allow_smem({
-        SMEM_OF(__nv_bfloat16, __nv_bfloat16), SMEM_OF(__half, __half),
-        SMEM_OF(__nv_bfloat16, __nv_fp8_storage_t),
-        SMEM_OF(__half, __nv_fp8_storage_t) });
+    return tile_each<1>([](auto shape) {
+        using S = decltype(shape);
+        return allow_smem({ { (const void *) decode_kernel<S>,
+                              S::SMEM_BYTES } });
+    });
 }
 
 int

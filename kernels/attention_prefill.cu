@@ -54,10 +54,9 @@ prefill_kernel(struct attention_params p)
     }
 }
 
-template <typename T, typename KV, int HD> static cudaError_t
+template <typename S> static cudaError_t
 prefill_run(const struct attention_params *p, cudaStream_t stream)
 {
-    using S = tile_shape<T, KV, HD, TILE_WARPS>;
     dim3  grid(static_cast<unsigned int>(p->num),
                static_cast<unsigned int>(p->num_heads),
               (ATTENTION_ROWS + S::ROWS - 1) / S::ROWS);
@@ -65,43 +64,13 @@ prefill_run(const struct attention_params *p, cudaStream_t stream)
     return cudaGetLastError();
 }
 
-template <typename T, typename KV, int HD> static struct kernel_smem
-smem_of(void)
-{
-    using S = tile_shape<T, KV, HD, TILE_WARPS>;
-    return { (const void *) prefill_kernel<S>, S::SMEM_BYTES };
-}
-
-template <typename T, typename KV> static cudaError_t
-prefill_typed(const struct attention_params *p, cudaStream_t stream)
-{
-    switch (p->kv.head_dim) {
-    case 64:
-        return prefill_run<T, KV, 64>(p, stream);
-    case 96:
-        return prefill_run<T, KV, 96>(p, stream);
-    case 128:
-        return prefill_run<T, KV, 128>(p, stream);
-    case 256:
-        return prefill_run<T, KV, 256>(p, stream);
-    default:
-        return cudaErrorInvalidValue;
-    }
-}
-
-template <typename T> static cudaError_t
-prefill_any(const struct attention_params *p, cudaStream_t stream)
-{
-    return p->kv.dtype == KERNEL_F8_E4M3
-           ? prefill_typed<T, __nv_fp8_storage_t>(p, stream)
-           : prefill_typed<T, T>(p, stream);
-}
-
 cudaError_t
 attention_prefill_launch(const struct attention_params *p, cudaStream_t stream)
 {
-    return p->dtype == KERNEL_BF16 ? prefill_any<__nv_bfloat16>(p, stream)
-                                   : prefill_any<__half>(p, stream);
+    return tile_of<TILE_WARPS>(p->dtype, p->kv.dtype, p->kv.head_dim,
+                               [&](auto shape) {
+        return prefill_run<decltype(shape)>(p, stream);
+    });
 }
 
 extern "C" cudaError_t attention_decode_init(void);
@@ -109,17 +78,14 @@ extern "C" cudaError_t attention_prefill_sm90_init(void);
 extern "C" cudaError_t attention_decode_sm90_init(void);
 extern "C" cudaError_t attention_decode_block_init(void);
 
-#define SMEM_OF(T, KV)                                                        \
-    smem_of<T, KV, 64>(), smem_of<T, KV, 96>(), smem_of<T, KV, 128>(),        \
-    smem_of<T, KV, 256>()
-
 cudaError_t
 attention_init(void)
 {
-    cudaError_t  e = allow_smem({
-        SMEM_OF(__nv_bfloat16, __nv_bfloat16), SMEM_OF(__half, __half),
-        SMEM_OF(__nv_bfloat16, __nv_fp8_storage_t),
-        SMEM_OF(__half, __nv_fp8_storage_t) });
+    cudaError_t  e = tile_each<TILE_WARPS>([](auto shape) {
+        using S = decltype(shape);
+        return allow_smem({ { (const void *) prefill_kernel<S>,
+                              S::SMEM_BYTES } });
+    });
     for (cudaError_t (*init)(void) : { attention_decode_init,
                                        attention_prefill_sm90_init,
                                        attention_decode_sm90_init,

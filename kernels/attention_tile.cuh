@@ -22,6 +22,7 @@
 #include <type_traits>
 
 #include "kernels/e4m3.cuh"
+#include "kernels/mma.cuh"
 
 #define TILE_WARPS    4
 #define TILE_THREADS  (TILE_WARPS * WARP)
@@ -70,80 +71,6 @@ template <typename S> struct tile_state {
 struct tile_span {
     int pos0, pos_step, window, begin, end;
 };
-
-/* 16 bytes to shared memory; zeros, and no read, when !valid. */
-static __device__ __forceinline__ void
-copy_async(void *dst, const void *src, bool valid)
-{
-    int  bytes = valid ? 16 : 0;
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n"
-                 :: "r"(smem_u32(dst)), "l"(src), "r"(bytes) : "memory");
-}
-
-static __device__ __forceinline__ void
-copy_commit(void)
-{
-    asm volatile("cp.async.commit_group;\n" ::: "memory");
-}
-
-/* Waits until at most `PENDING` of this thread's latest groups are under way. */
-template <int PENDING> static __device__ __forceinline__ void
-copy_wait(void)
-{
-    asm volatile("cp.async.wait_group %0;\n" :: "n"(PENDING) : "memory");
-}
-
-static __device__ __forceinline__ void
-load_matrix(unsigned int r[4], const void *p)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 "
-                 "{%0, %1, %2, %3}, [%4];\n"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(smem_u32(p)) : "memory");
-}
-
-static __device__ __forceinline__ void
-load_matrix_transposed(unsigned int r[4], const void *p)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 "
-                 "{%0, %1, %2, %3}, [%4];\n"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(smem_u32(p)) : "memory");
-}
-
-static __device__ __forceinline__ void
-multiply_add(float c[4], const unsigned int a[4], const unsigned int *b,
-             __nv_bfloat16)
-{
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};\n"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]),
-                   "r"(b[1]));
-}
-
-static __device__ __forceinline__ void
-multiply_add(float c[4], const unsigned int a[4], const unsigned int *b,
-             __half)
-{
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
-                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};\n"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]),
-                   "r"(b[1]));
-}
-
-/* Two values rounded to T in one register, the first in the low half. */
-template <typename T> static __device__ __forceinline__ unsigned int
-pack(float low, float high)
-{
-    T               pair[2] = { from_float<T>(low), from_float<T>(high) };
-    unsigned short  bits[2];
-    memcpy(bits, pair, sizeof bits);
-    return bits[0] | static_cast<unsigned int>(bits[1]) << 16;
-}
 
 /* Starts the copy of keys [tile, tile + 64) of one kv head into a stage. */
 template <typename S> static __device__ __forceinline__ void
@@ -587,6 +514,57 @@ tile_run(const struct attention_params &p, const int32_t *table, int kv_head,
     if constexpr (S::FP8 && !S::CONVERTS) {
         columns_in_order(t.o);
     }
+}
+
+/* ---- host ---- */
+
+template <typename IO, typename KV, int ROW_WARPS, typename F>
+static cudaError_t
+tile_of_head_dim(int head_dim, F f)
+{
+    switch (head_dim) {
+    case 64:
+        return f(tile_shape<IO, KV, 64, ROW_WARPS>());
+    case 96:
+        return f(tile_shape<IO, KV, 96, ROW_WARPS>());
+    case 128:
+        return f(tile_shape<IO, KV, 128, ROW_WARPS>());
+    case 256:
+        return f(tile_shape<IO, KV, 256, ROW_WARPS>());
+    default:
+        return cudaErrorInvalidValue;
+    }
+}
+
+/* f(shape) of these dtypes and head_dim. */
+template <int ROW_WARPS, typename F> static cudaError_t
+tile_of(enum kernel_dtype dtype, enum kernel_dtype kv_dtype, int head_dim, F f)
+{
+    using bf16 = __nv_bfloat16;
+    using fp8 = __nv_fp8_storage_t;
+    bool  codes = kv_dtype == KERNEL_F8_E4M3;
+    if (dtype == KERNEL_BF16) {
+        return codes ? tile_of_head_dim<bf16, fp8, ROW_WARPS>(head_dim, f)
+                     : tile_of_head_dim<bf16, bf16, ROW_WARPS>(head_dim, f);
+    }
+    return codes ? tile_of_head_dim<__half, fp8, ROW_WARPS>(head_dim, f)
+                 : tile_of_head_dim<__half, __half, ROW_WARPS>(head_dim, f);
+}
+
+/* f(shape) of every shape, until one fails. */
+template <int ROW_WARPS, typename F> static cudaError_t
+tile_each(F f)
+{
+    cudaError_t  e = cudaSuccess;
+    for (enum kernel_dtype dtype : { KERNEL_BF16, KERNEL_F16 }) {
+        for (enum kernel_dtype kv : { dtype, KERNEL_F8_E4M3 }) {
+            for (int head_dim : { 64, 96, 128, 256 }) {
+                e = e == cudaSuccess ? tile_of<ROW_WARPS>(dtype, kv, head_dim,
+                                                          f) : e;
+            }
+        }
+    }
+    return e;
 }
 
 #endif

@@ -6,8 +6,9 @@
  * computes, so that memory is read while blocks meet between two ops.
  *
  *   FUSED_EMBED      y[i] = x[ids[i]], the same dtype
- *   FUSED_LINEAR     what gemv_params says, with norm, bias, add, silu_mul,
- *                    y_f32; gather: row i of x is logits_idx[i]
+ *   FUSED_LINEAR     what gemv_params says, of x normed as norm_params says
+ *                    where there is a norm_weight; gather: row i of x is
+ *                    logits_idx[i]
  *   FUSED_ATTENTION  what rope_params and then attention_params (decode) say,
  *                    from x = qkv to y, but q is not written back
  *

@@ -141,32 +141,28 @@ struct matmul_params {
 cudaError_t matmul_simple_launch(const struct matmul_params *p,
                                  cudaStream_t stream);
 
-/* A product of few rows with everything around it:
- *   a = norm(x) w^T + bias (norm_weight NULL: x as it is; else RMSNorm, round())
+/* A product of few rows with everything after it:
+ *   a = x w^T + bias
  *   y_f32:    y = a, fp32; else a = round(a) and
  *   silu_mul: w [2 n, k], gate rows first: y = round(silu(a_gate) * a_up)
  *   add:      y = round(y + a);   neither: y = a
- * x [.., k], row rows[i] (NULL: i) for row i of y [num, n]; w and x of `dtype`,
- * bf16 or f16; bias and norm_weight fp32.  gemv_takes(): num at most
- * GEMV_ROWS_MAX, k a multiple of 64, n of 16 (silu_mul: 8), x and w 16-byte
- * aligned, and what norm() keeps in shared memory fits.  overlap: may start
- * before the kernel before it in the stream has ended. */
+ * x [num, k], y [num, n]; w and x of `dtype`, bf16 or f16; bias fp32 or NULL.
+ * gemv_takes(): num at most GEMV_ROWS_MAX, k a multiple of 64, n of 16
+ * (silu_mul: 8), x and w 16-byte aligned.  overlap: may start before the kernel
+ * before it in the stream has ended. */
 #define GEMV_ROWS_MAX  8
 struct gemv_params {
     void                *y;
     const void          *x, *w;
     const float         *bias;
-    const float         *norm_weight;
-    const int32_t       *rows;
     enum kernel_dtype    dtype;
     int                  num, n, k;
-    float                eps;
     int                  add, silu_mul, y_f32, overlap;
 };
 int gemv_takes(const struct gemv_params *p);
 cudaError_t gemv_launch(const struct gemv_params *p, cudaStream_t stream);
 
-/* The same of up to GEMM_ROWS_MAX rows on Hopper, without norm() and rows:
+/* The same of up to GEMM_ROWS_MAX rows on Hopper:
  *   y_f32:    y = x w^T + bias, fp32; else a = round(x w^T + bias) and
  *   silu_mul, add, neither: as above.
  * A row of y depends on that row of x alone, bit for bit, not on num.

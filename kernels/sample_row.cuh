@@ -6,7 +6,7 @@
 #define LLM_KERNELS_SAMPLE_ROW_CUH
 
 #include "kernels/sm90.cuh"
-#include "kernels/sample_math.h"
+#include "kernels/sample_common.cuh"
 
 #define THREADS        384
 #define WARPS          (THREADS / WARP)
@@ -14,7 +14,6 @@
 #define BUCKET_BITS    11
 #define BUCKETS        (1 << BUCKET_BITS)
 #define LISTED_MAX     1024        /* tokens */
-#define ALL            0xffffffffu      /* lanes; keys */
 
 /* What a block tells the others of its row. */
 struct letter {
@@ -104,28 +103,6 @@ exchange(struct row *r, uint64_t a, uint64_t b)
 
 /* ---- sums ---- */
 
-static __device__ __forceinline__ uint64_t
-warp_scan64(uint64_t x)
-{
-    int  lane = threadIdx.x % WARP;
-#pragma unroll
-    for (int step = 1; step < WARP; step *= 2) {
-        uint64_t  y = __shfl_up_sync(ALL, x, step);
-        x += lane >= step ? y : 0;
-    }
-    return x;
-}
-
-static __device__ __forceinline__ uint64_t
-warp_sum64(uint64_t x)
-{
-#pragma unroll
-    for (int step = WARP / 2; step > 0; step /= 2) {
-        x += __shfl_xor_sync(ALL, x, step);
-    }
-    return x;
-}
-
 /* The sum up to and with this thread; *total of all threads. */
 static __device__ __forceinline__ uint64_t
 block_scan64(struct row_smem *smem, uint64_t x, uint64_t *total)
@@ -167,12 +144,6 @@ block_min64(struct row_smem *smem, uint64_t x)
 }
 
 /* ---- tokens ---- */
-
-static __device__ __forceinline__ float
-logit_of_key(uint32_t key)
-{
-    return __uint_as_float(key >> 31 ? key : ~key & 0x7fffffffu);
-}
 
 /* sample_weight() before it is cut to an integer, the same operations but for
  * these, which give the same bits: the quotient from the reciprocal in two

@@ -27,20 +27,11 @@
 #define FILTER_PER_SM  2
 #define BLOCKS_MIN     8           /* of a row, but for all greedy ones */
 #define SMEM_MAX       (220 * 1024)
-#define KEY_INF        0x007fffffu      /* of +inf; NaN is given 0 */
-#define KEY_MINUS_INF  0xff800000u
 #define REACH          28.0f       /* e^-28 is no weight: 2^-40 = e^-27.7 */
 
 #if SM90_CODE
 
 /* ---- the kernels ---- */
-
-static __device__ __forceinline__ void
-finish(const struct sample_launch &p, int row, int id)
-{
-    p.ids[row] = id < 0 ? 0 : id;
-    p.host_ids[row] = id;
-}
 
 static __device__ __forceinline__ void
 set_temperature(struct row *r, float max, float temperature)
@@ -135,13 +126,6 @@ best_of_row(struct row *r, const struct best &b)
         best = inbox[i].a < best ? inbox[i].a : best;
     }
     return best;
-}
-
-static __device__ __forceinline__ bool
-is_error(uint64_t best)
-{
-    uint32_t  key = static_cast<uint32_t>(best >> 32);
-    return key <= KEY_INF || key >= KEY_MINUS_INF;
 }
 
 static __device__ __forceinline__ struct row

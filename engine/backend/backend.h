@@ -76,6 +76,7 @@
 #include <stdint.h>
 #include "engine/backend/tensor.h"
 #include "engine/base/err.h"
+#include "engine/base/minmax.h"
 
 #define WEIGHT_PARTS_MAX  3       /* q, k, v */
 #define SLOT_PADDING      (-1)    /* slot_mapping: write no key, no value */
@@ -125,6 +126,21 @@ struct backend_limits {
     int max_model_len;       /* keys one query can see */
     int row_elems_max;       /* widest activation row, elements */
 };
+
+static inline struct backend_limits
+backend_limits_max(const struct backend_limits *a, const struct backend_limits *b)
+{
+    return (struct backend_limits) {
+        .max_num_batched_tokens = max_int(a->max_num_batched_tokens,
+                                          b->max_num_batched_tokens),
+        .max_num_seqs = max_int(a->max_num_seqs, b->max_num_seqs),
+        .max_num_logits = max_int(a->max_num_logits, b->max_num_logits),
+        .max_blocks_per_seq = max_int(a->max_blocks_per_seq,
+                                      b->max_blocks_per_seq),
+        .max_model_len = max_int(a->max_model_len, b->max_model_len),
+        .row_elems_max = max_int(a->row_elems_max, b->row_elems_max),
+    };
+}
 
 /* One step's arrays, host memory, read during step_begin() only.  A sequence's
  * rows are contiguous; its query_len is cu_seqlens_q[s + 1] - cu_seqlens_q[s],

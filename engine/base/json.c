@@ -487,6 +487,19 @@ json_parse_key(struct json_parser *p, struct str *key)
     return OK;
 }
 
+void
+json_append(struct json *parent, struct json *v)
+{
+    v->next = NULL;
+    if (parent->last == NULL) {
+        parent->child = v;
+    } else {
+        parent->last->next = v;
+    }
+    parent->last = v;
+    parent->num_children++;
+}
+
 /* Inside the innermost open container: closes it, or reads one more child. */
 static int
 json_parse_member(struct json_parser *p)
@@ -521,13 +534,7 @@ json_parse_member(struct json_parser *p)
         return ERROR;
     }
     v->key = key;
-    if (parent->last == NULL) {
-        parent->child = v;
-    } else {
-        parent->last->next = v;
-    }
-    parent->last = v;
-    parent->num_children++;
+    json_append(parent, v);
     return json_parse_value(p, v);
 }
 

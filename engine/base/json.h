@@ -81,6 +81,8 @@ int json_parse(struct json **out, struct str text, struct arena *arena,
 /* NULL when absent or when `object` is not an object. */
 const struct json *json_find(const struct json *object, const char *key);
 const struct json *json_find_str(const struct json *object, struct str key);
+/* Makes v the last child of parent. */
+void json_append(struct json *parent, struct json *v);
 const char *json_type_name(enum json_type type);   /* "string", "array" ... */
 
 /* Appends a quoted, escaped JSON string.  Non-ASCII is written raw; control

@@ -74,29 +74,6 @@ utf8_valid_len(const char *data, size_t len, bool *incomplete)
 }
 
 int
-utf8_decode(const char *data, uint32_t *cp)
-{
-    const unsigned char  *s = (const unsigned char *) data;
-
-    if (s[0] < 0x80) {
-        *cp = s[0];
-        return 1;
-    }
-    if (s[0] < 0xE0) {
-        *cp = (uint32_t) (s[0] & 0x1F) << 6 | (s[1] & 0x3F);
-        return 2;
-    }
-    if (s[0] < 0xF0) {
-        *cp = (uint32_t) (s[0] & 0x0F) << 12 | (uint32_t) (s[1] & 0x3F) << 6
-              | (s[2] & 0x3F);
-        return 3;
-    }
-    *cp = (uint32_t) (s[0] & 0x07) << 18 | (uint32_t) (s[1] & 0x3F) << 12
-          | (uint32_t) (s[2] & 0x3F) << 6 | (s[3] & 0x3F);
-    return 4;
-}
-
-int
 utf8_encode(uint32_t cp, char *out)
 {
     if (cp < 0x80) {

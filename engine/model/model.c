@@ -7,6 +7,7 @@
 #include "engine/base/clock.h"
 #include "engine/base/hash.h"
 #include "engine/base/log.h"
+#include "engine/base/minmax.h"
 #include "engine/model/forward.h"
 #include "engine/model/kv_scales.h"
 #include "engine/model/rope.h"
@@ -14,12 +15,6 @@
 #include <stdlib.h>
 
 #define GIB(bytes)  ((double) (bytes) / (1024.0 * 1024.0 * 1024.0))
-
-static int
-max_int(int a, int b)
-{
-    return a > b ? a : b;
-}
 
 size_t
 model_kv_bytes_per_token(const struct model_config *cfg, enum dtype kv_dtype)

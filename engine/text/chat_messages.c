@@ -51,19 +51,6 @@ chat_new(struct chat_reader *c, enum json_type type)
     return v;
 }
 
-static void
-chat_append(struct json *parent, struct json *v)
-{
-    v->next = NULL;
-    if (parent->last == NULL) {
-        parent->child = v;
-    } else {
-        parent->last->next = v;
-    }
-    parent->last = v;
-    parent->num_children++;
-}
-
 /* A copy that can be a member of another parent; its children are shared. */
 static struct json *
 chat_copy(struct chat_reader *c, const struct json *v)
@@ -84,7 +71,7 @@ chat_append_copy(struct chat_reader *c, struct json *parent,
     if (copy == NULL) {
         return ERROR;
     }
-    chat_append(parent, copy);
+    json_append(parent, copy);
     return OK;
 }
 
@@ -98,7 +85,7 @@ chat_append_string(struct chat_reader *c, struct json *parent, struct str key,
     }
     v->key = key;
     v->string = text;
-    chat_append(parent, v);
+    json_append(parent, v);
     return OK;
 }
 
@@ -153,7 +140,7 @@ chat_append_text_part(struct chat_reader *c, struct json *list, struct str text)
     {
         return ERROR;
     }
-    chat_append(list, part);
+    json_append(list, part);
     return OK;
 }
 
@@ -290,7 +277,7 @@ chat_function(struct chat_reader *c, const struct json *f, size_t call,
         if (chat_arguments(c, m, call, &v) != OK) {
             return ERROR;
         }
-        chat_append(*out, v);
+        json_append(*out, v);
     }
     return OK;
 }
@@ -321,9 +308,9 @@ chat_tool_call(struct chat_reader *c, const struct json *call, size_t idx,
         if (rc != OK) {
             return ERROR;
         }
-        chat_append(out, v);
+        json_append(out, v);
     }
-    chat_append(list, out);
+    json_append(list, out);
     return OK;
 }
 
@@ -459,13 +446,13 @@ chat_message(struct chat_reader *c, const struct json *m, struct json *list)
             return ERROR;
         }
         if (v != NULL) {
-            chat_append(out, v);
+            json_append(out, v);
         }
     }
     if (chat_alias_reasoning(c, out) != OK) {
         return ERROR;
     }
-    chat_append(list, out);
+    json_append(list, out);
     return OK;
 }
 

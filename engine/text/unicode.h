@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include "engine/base/buf.h"
 #include "engine/base/str.h"
+#include "engine/base/utf8.h"
 
 /* Bits of unicode_class_of(): what the pre-tokenizers' patterns ask. */
 #define UNICODE_L        1    /* \p{L} */
@@ -36,24 +37,7 @@ unicode_class_of(uint32_t cp)
 static inline size_t
 unicode_next(const char *data, uint32_t *cp)
 {
-    const unsigned char  *s = (const unsigned char *) data;
-
-    if (s[0] < 0x80) {
-        *cp = s[0];
-        return 1;
-    }
-    if (s[0] < 0xE0) {
-        *cp = (uint32_t) (s[0] & 0x1F) << 6 | (s[1] & 0x3F);
-        return 2;
-    }
-    if (s[0] < 0xF0) {
-        *cp = (uint32_t) (s[0] & 0x0F) << 12 | (uint32_t) (s[1] & 0x3F) << 6
-              | (s[2] & 0x3F);
-        return 3;
-    }
-    *cp = (uint32_t) (s[0] & 0x07) << 18 | (uint32_t) (s[1] & 0x3F) << 12
-          | (uint32_t) (s[2] & 0x3F) << 6 | (s[3] & 0x3F);
-    return 4;
+    return (size_t) utf8_decode(data, cp);
 }
 
 bool unicode_is_space(uint32_t cp);       /* White_Space */

@@ -240,27 +240,6 @@ reserve_scratch(struct cpu_backend *cb, struct err *err)
 }
 
 static int
-max_int(int a, int b)
-{
-    return a > b ? a : b;
-}
-
-static struct backend_limits
-limits_max(const struct backend_limits *a, const struct backend_limits *b)
-{
-    return (struct backend_limits) {
-        .max_num_batched_tokens = max_int(a->max_num_batched_tokens,
-                                          b->max_num_batched_tokens),
-        .max_num_seqs = max_int(a->max_num_seqs, b->max_num_seqs),
-        .max_num_logits = max_int(a->max_num_logits, b->max_num_logits),
-        .max_blocks_per_seq = max_int(a->max_blocks_per_seq,
-                                      b->max_blocks_per_seq),
-        .max_model_len = max_int(a->max_model_len, b->max_model_len),
-        .row_elems_max = max_int(a->row_elems_max, b->row_elems_max),
-    };
-}
-
-static int
 reserve_step(struct cpu_backend *cb, const struct backend_limits *l,
              struct err *err)
 {
@@ -292,7 +271,7 @@ cpu_reserve(struct backend *be, const struct backend_limits *limits,
             struct err *err)
 {
     struct cpu_backend     *cb = (struct cpu_backend *) be;
-    struct backend_limits   l = limits_max(&cb->limits, limits);
+    struct backend_limits   l = backend_limits_max(&cb->limits, limits);
     check(!cb->in_step);
     check(l.max_num_batched_tokens >= 1 && l.max_num_seqs >= 1);
     cb->row_pad = cpu_pad(l.row_elems_max);

@@ -1,37 +1,11 @@
 /* cuda_scratch.c - reserve(): everything that steps need, allocated once. */
 #include "engine/backend/cuda/cuda_internal.h"
 #include "engine/base/check.h"
+#include "engine/base/minmax.h"
 
 #include <stdlib.h>
 
 #define FILL_BYTE        0xff     /* NaN in every dtype */
-
-static int
-max_int(int a, int b)
-{
-    return a > b ? a : b;
-}
-
-static int
-min_int(int a, int b)
-{
-    return a < b ? a : b;
-}
-
-static struct backend_limits
-limits_max(const struct backend_limits *a, const struct backend_limits *b)
-{
-    return (struct backend_limits) {
-        .max_num_batched_tokens = max_int(a->max_num_batched_tokens,
-                                          b->max_num_batched_tokens),
-        .max_num_seqs = max_int(a->max_num_seqs, b->max_num_seqs),
-        .max_num_logits = max_int(a->max_num_logits, b->max_num_logits),
-        .max_blocks_per_seq = max_int(a->max_blocks_per_seq,
-                                      b->max_blocks_per_seq),
-        .max_model_len = max_int(a->max_model_len, b->max_model_len),
-        .row_elems_max = max_int(a->row_elems_max, b->row_elems_max),
-    };
-}
 
 /* ---- release --------------------------------------------------------------------- */
 
@@ -195,7 +169,7 @@ cuda_reserve(struct backend *be, const struct backend_limits *limits,
              struct err *err)
 {
     struct cuda_backend    *cb = (struct cuda_backend *) be;
-    struct backend_limits   l = limits_max(&cb->limits, limits);
+    struct backend_limits   l = backend_limits_max(&cb->limits, limits);
     check(!cb->in_step);
     check_eq(cb->samples_issued, cb->samples_collected);
     check(l.max_num_batched_tokens >= 1 && l.max_num_seqs >= 1);

@@ -19,6 +19,7 @@
 #include "engine/backend/cuda/cuda_internal.h"
 #include "engine/backend/cuda/cuda_plan.h"
 #include "engine/base/check.h"
+#include "engine/base/minmax.h"
 
 #include <string.h>
 
@@ -38,12 +39,6 @@
 #define SHARE_WHOLE_MIN   8000     /* where no row is cut, so many */
 #define SHARES_FP8_PER_SM 8        /* with an fp8 cache, from so many tiles */
 #define SHARES_FP8_MIN    24000
-
-static int
-min_int(int a, int b)
-{
-    return a < b ? a : b;
-}
 
 /* ---- packing -------------------------------------------------------------------- */
 
