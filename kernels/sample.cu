@@ -139,12 +139,12 @@ sum_kernel(struct sample_launch p)
     __shared__ struct scan_smem     scan;
     int                             row = blockIdx.y;
     const struct sample_row_state  *s = &p.state.rows[row];
-    struct row_of                   r = row_at(p, row);
-    bool                            filter = has_filter(s->params, r.vocab);
-    if (s->done || (s->params.top_k > 0 && s->params.top_k < r.vocab)) {
+    if (s->done || (s->params.top_k > 0 && s->params.top_k < p.vocab_size)) {
         return;                     /* all slices of the row */
     }
-    struct cut  c = { ALL, INT32_MAX, 0 };
+    struct row_of  r = row_at(p, row);
+    bool           filter = has_filter(s->params, r.vocab);
+    struct cut     c = { ALL, INT32_MAX, 0 };
     if (!filter && s->params.min_p > 0.0f) {
         c.weight = sample_min_p_weight(s->params.min_p);
     }
@@ -393,13 +393,13 @@ select_kernel(struct sample_launch p)
     __shared__ struct select_smem   smem;
     int                             row = blockIdx.x;
     const struct sample_row_state  *state = &p.state.rows[row];
-    const struct sample_params      s = state->params;
-    struct row_of                   r = row_at(p, row);
-    struct bounds                   bounds = { ALL, ALL, 0 };
-    struct cut                      cut = { ALL, INT32_MAX, 0 };
-    if (state->done || !has_filter(s, r.vocab)) {
+    if (state->done || !has_filter(state->params, p.vocab_size)) {
         return;
     }
+    const struct sample_params  s = state->params;
+    struct row_of               r = row_at(p, row);
+    struct bounds               bounds = { ALL, ALL, 0 };
+    struct cut                  cut = { ALL, INT32_MAX, 0 };
     bool  top_k = s.top_k > 0 && s.top_k < r.vocab;
     if (top_k) {
         cut_top_k(r, &smem, s.top_k, &bounds, &cut);
