@@ -1,11 +1,15 @@
 /* attention_prefill_sm90.cu - causal attention of prompt chunks on Hopper:
  * wgmma over K and V that TMA brings in, block by block of the paged cache.
  *
- * One block per (item of up to 128 rows, query head).  One warp of the first
- * warpgroup is the producer; the two other warpgroups take 64 rows each and
- * all keys, tiles of 128 from the last key backwards, so that only the first
- * tiles need a mask.  The scores of tile j - 1 are computed while P of tile j
- * is multiplied with V; P stays in registers.  Two stages of K and of V.
+ * One block a multiprocessor; it takes one unit of work after the other, an
+ * (item of up to 128 rows, query head), from a counter, so that a unit ends while
+ * the next one begins.  Warp 0 is the producer of K and V and says what comes
+ * next; warps 1 and 2 bring Q for the two other warpgroups, which take 64 rows
+ * each and all keys, tiles of 128 from the last key backwards, so that only the
+ * first tiles need a mask.  The scores of the next tile, which may be the next
+ * unit's first, are issued with the product of this tile's P and V; the softmax
+ * of those scores runs under the other warpgroup's products.  Q and P are in
+ * registers.  Three stages of K and of V.
  *
  * A cache block of a kv head is `block_size` rows of 256 (128) bytes: boxes of
  * 64 columns land in shared memory as the swizzled image that wgmma reads.
@@ -13,227 +17,34 @@
  * NaN: tables are read for blocks that hold keys only.  Rows of the last block
  * past the last key are what the cache holds: their scores are masked by index,
  * their V is overwritten with zeros, as are blocks that were not read. */
-#include "kernels/kv_map.cuh"
-
-#define ROWS           128      /* of an item */
-#define KEYS           128      /* of a tile */
-#define STAGES         2
-#define THREADS        (3 * WARPGROUP)
-#define CONSUMERS      (2 * WARPGROUP)
-#define CONSUMER_WARPS 8
-#define BAR_TURN       1        /* and 2: whose turn it is at the tensor core */
-#define BAR_CONSUMERS  3
-
-template <int HD> struct prefill_smem {
-    alignas(1024) unsigned short  q[ROWS * HD];
-    unsigned short  k[STAGES][KEYS * HD];
-    unsigned short  v[STAGES][KEYS * HD];
-    uint64_t        k_full[STAGES], k_empty[STAGES];
-    uint64_t        v_full[STAGES], v_empty[STAGES];
-};
+#include "kernels/prefill_rows.cuh"
 
 #if SM90_CODE
 
-/* One tile of K or V: each lane a block of the cache. */
+/* Where a consumer thread is. */
+struct consumer {
+    int                      group, first_row;  /* of the lane's two: + 8 */
+    unsigned int             q_parity;
+    struct stage_at<UNITS>   unit_at;
+    struct stage_at<STAGES>  k_at, v_at;
+};
+
+/* The warp's 16 rows of Q as left operands: four registers for 16 columns. */
 template <int HD> static __device__ __forceinline__ void
-load_tile(const struct attention_params &p, const CUtensorMap *map,
-          const int32_t *table, int kv_head, int first_key, int num_keys,
-          unsigned short *tile, uint64_t *full)
+take_query(unsigned int (&q)[HD / 4], struct consumer &at,
+           struct prefill_smem<HD> *smem)
 {
-    int  lane = threadIdx.x % WARP, block_size = 1 << p.kv.block_shift;
-    int  last = min(KEYS, num_keys - first_key);
-    int  num_blocks = (last + block_size - 1) >> p.kv.block_shift;
-    if (lane == 0) {
-        barrier_arrive_expect(full, static_cast<unsigned int>(
-                                        num_blocks * block_size * HD * 2));
+    int  lane = threadIdx.x % WARP, c = lane / 16;
+    int  row = at.group * 64 + threadIdx.x / WARP % 4 * 16 + lane % 16;
+    barrier_wait(&smem->q_full[at.group], at.q_parity);
+    at.q_parity ^= 1;
+#pragma unroll
+    for (int d = 0; d < HD / 16; d++) {
+        load_fragments(q + d * 4, smem->q + (d / 4 * ROWS + row) * SWIZZLE_ELEMS
+                                  + ((d % 4 * 2 + c) ^ (row & 7)) * 8);
     }
     __syncwarp();
-    if (lane < num_blocks) {
-        int  block = table[(first_key >> p.kv.block_shift) + lane];
-        int  row = (block * p.kv.num_kv_heads + kv_head) << p.kv.block_shift;
-#pragma unroll
-        for (int half = 0; half < HD / SWIZZLE_ELEMS; half++) {
-            tma_load_2d(tile + (half * KEYS + lane * block_size)
-                               * SWIZZLE_ELEMS,
-                        map, half * SWIZZLE_ELEMS, row, full);
-        }
-    }
-}
-
-template <int HD> static __device__ __forceinline__ void
-produce(const struct attention_params &p, const CUtensorMap *k_map,
-        const CUtensorMap *v_map, const int32_t *table, int kv_head,
-        int num_keys, struct prefill_smem<HD> *smem)
-{
-    struct stage_at<STAGES>  at = { 0, 1 };
-    for (int tile = (num_keys - 1) / KEYS; tile >= 0; tile--) {
-        barrier_wait(&smem->k_empty[at.stage], at.parity);
-        load_tile<HD>(p, k_map, table, kv_head, tile * KEYS, num_keys,
-                      smem->k[at.stage], &smem->k_full[at.stage]);
-        barrier_wait(&smem->v_empty[at.stage], at.parity);
-        load_tile<HD>(p, v_map, table, kv_head, tile * KEYS, num_keys,
-                      smem->v[at.stage], &smem->v_full[at.stage]);
-        at.next();
-    }
-}
-
-/* Rows of Q into the swizzled image; rows past the item repeat its first. */
-template <int HD> static __device__ __forceinline__ void
-load_query(const struct attention_params &p, const struct attention_item &item,
-           int head, unsigned short *q)
-{
-    constexpr int  chunks = HD / 8;
-    const char    *qkv = static_cast<const char *>(p.qkv);
-    for (int i = threadIdx.x - WARPGROUP; i < ROWS * chunks; i += CONSUMERS) {
-        int     row = i / chunks, chunk = i % chunks;
-        int     half = chunk / 8, c = chunk % 8;
-        size_t  from = static_cast<size_t>(item.row
-                                           + (row < item.num_rows ? row : 0))
-                       * p.qkv_stride + static_cast<size_t>(head) * HD
-                       + chunk * 8;
-        uint4   data = *reinterpret_cast<const uint4 *>(qkv + from * 2);
-        *reinterpret_cast<uint4 *>(q + (half * ROWS + row) * SWIZZLE_ELEMS
-                                   + (c ^ (row & 7)) * 8) = data;
-    }
-    async_proxy_fence();
-}
-
-template <int N> static __device__ __forceinline__ void
-clear(float (&r)[N])
-{
-#pragma unroll
-    for (int i = 0; i < N; i++) {
-        r[i] = 0.0f;
-    }
-}
-
-/* s = Q K^T of one warpgroup's 64 rows; issued, not waited for. */
-template <typename T, int HD> static __device__ __forceinline__ void
-issue_scores(float (&s)[KEYS / 2], const unsigned short *q,
-             const unsigned short *k)
-{
-    pin(s);
-    wgmma_fence();
-#pragma unroll
-    for (int d = 0; d < HD; d += 16) {
-        int  half = d / SWIZZLE_ELEMS, col = d % SWIZZLE_ELEMS;
-        wgmma_ss(s, matrix_descriptor(q + half * ROWS * SWIZZLE_ELEMS + col,
-                                      16, 8 * SWIZZLE_BYTES),
-                 matrix_descriptor(k + half * KEYS * SWIZZLE_ELEMS + col, 16,
-                                   8 * SWIZZLE_BYTES), d > 0, T());
-    }
-    wgmma_commit();
-    pin(s);
-}
-
-/* o += P V; issued, not waited for. */
-template <typename T, int HD> static __device__ __forceinline__ void
-issue_values(float (&o)[HD / 2], unsigned int (&prob)[KEYS / 4],
-             const unsigned short *v)
-{
-    pin(o);
-    pin(prob);
-    wgmma_fence();
-#pragma unroll
-    for (int key = 0; key < KEYS; key += 16) {
-        wgmma_rs(o, prob + key / 4,
-                 matrix_descriptor(v + key * SWIZZLE_ELEMS,
-                                   KEYS * SWIZZLE_BYTES, 8 * SWIZZLE_BYTES),
-                 T());
-    }
-    wgmma_commit();
-    pin(o);
-}
-
-/* Sets the scores of keys after a row's position to -inf. */
-static __device__ __forceinline__ void
-mask_scores(float (&s)[KEYS / 2], int first_key, int position)
-{
-    int  lane = threadIdx.x % WARP;
-#pragma unroll
-    for (int i = 0; i < KEYS / 2; i++) {
-        int  key = first_key + i / 4 * 8 + lane % 4 * 2 + i % 2;
-        if (key > position + i / 2 % 2 * 8) {
-            s[i] = -INFINITY;
-        }
-    }
-}
-
-/* s -> exp2(scale * s - m); keep: what o and l so far are multiplied with. */
-static __device__ __forceinline__ void
-softmax_tile(float (&s)[KEYS / 2], float scale, float (&m)[2], float (&l)[2],
-             float (&keep)[2])
-{
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        float  high = s[2 * half];
-#pragma unroll
-        for (int i = 0; i < KEYS / 2; i += 4) {
-            high = fmaxf(high, fmaxf(s[i + 2 * half], s[i + 2 * half + 1]));
-        }
-        high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 1));
-        high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 2));
-        high = fmaxf(m[half], high * scale);
-        float  base = high == -INFINITY ? 0.0f : high, sum = 0.0f;
-        keep[half] = exp2_fast(m[half] - base);
-        m[half] = high;
-#pragma unroll
-        for (int i = 0; i < KEYS / 2; i += 4) {
-#pragma unroll
-            for (int c = 0; c < 2; c++) {
-                float  *x = &s[i + 2 * half + c];
-                *x = exp2_fast(fmaf(*x, scale, -base));
-                sum += *x;
-            }
-        }
-        l[half] = l[half] * keep[half] + sum;
-    }
-}
-
-template <typename T> static __device__ __forceinline__ unsigned int
-pack2(float low, float high)
-{
-    T               pair[2] = { from_float<T>(low), from_float<T>(high) };
-    unsigned short  bits[2];
-    memcpy(bits, pair, sizeof bits);
-    return bits[0] | static_cast<unsigned int>(bits[1]) << 16;
-}
-
-/* Accumulators of scores as left operands: four registers for 16 keys. */
-template <typename T> static __device__ __forceinline__ void
-pack_scores(const float (&s)[KEYS / 2], unsigned int (&prob)[KEYS / 4])
-{
-#pragma unroll
-    for (int i = 0; i < KEYS / 4; i++) {
-        prob[i] = pack2<T>(s[2 * i], s[2 * i + 1]);
-    }
-}
-
-template <int HD> static __device__ __forceinline__ void
-rescale(float (&o)[HD / 2], const float (&keep)[2])
-{
-#pragma unroll
-    for (int i = 0; i < HD / 2; i++) {
-        o[i] *= keep[i / 2 % 2];
-    }
-}
-
-/* V rows past the last key: zeros.  Called by all consumers. */
-template <int HD> static __device__ __forceinline__ void
-clear_tail(unsigned short *v, int num_valid)
-{
-    constexpr int  chunks = HD / 8;
-    int  first = num_valid * chunks;
-    for (int i = first + threadIdx.x - WARPGROUP; i < KEYS * chunks;
-         i += CONSUMERS)
-    {
-        int  key = i / chunks, chunk = i % chunks;
-        *reinterpret_cast<uint4 *>(v + ((chunk / 8) * KEYS + key)
-                                       * SWIZZLE_ELEMS + chunk % 8 * 8)
-            = make_uint4(0, 0, 0, 0);
-    }
-    async_proxy_fence();
-    named_sync(BAR_CONSUMERS, CONSUMERS);
+    release(&smem->q_empty[at.group]);
 }
 
 /* The two warpgroups take turns at issuing: one multiplies while the other is
@@ -250,112 +61,154 @@ turn_pass(int group)
     named_arrive(BAR_TURN + (group ^ 1), CONSUMERS);
 }
 
-static __device__ __forceinline__ void
-release(uint64_t *empty)
+/* V rows past the last key: zeros.  Called by all consumers; nothing is done in
+ * a whole tile. */
+template <int HD> static __device__ __forceinline__ void
+clear_tail(struct consumer &at, int num_valid, struct prefill_smem<HD> *smem)
 {
-    if (threadIdx.x % WARP == 0) {
-        barrier_arrive(empty);
+    constexpr int   chunks = HD / 8;
+    unsigned short *v = smem->v[at.v_at.stage];
+    if (num_valid >= KEYS) {
+        return;
     }
-}
-
-template <typename T, int HD> static __device__ __forceinline__ void
-store_rows(const struct attention_params &p, const struct attention_item &item,
-           int head, int first_row, const float (&o)[HD / 2],
-           const float (&l)[2])
-{
-    int  lane = threadIdx.x % WARP;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        int    row = first_row + 8 * half;
-        float  sum = l[half];
-        sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-        sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-        if (row >= item.num_rows) {
-            continue;
-        }
-        T  *out = static_cast<T *>(p.out)
-                  + (static_cast<size_t>(item.row + row) * p.num_heads + head)
-                    * HD + lane % 4 * 2;
-        float  by = 1.0f / sum;
-#pragma unroll
-        for (int i = 0; i < HD / 8; i++) {
-            *reinterpret_cast<unsigned int *>(out + i * 8)
-                = pack2<T>(o[i * 4 + 2 * half] * by,
-                           o[i * 4 + 2 * half + 1] * by);
-        }
+    barrier_wait(&smem->v_full[at.v_at.stage], at.v_at.parity);
+    for (int i = num_valid * chunks + threadIdx.x - WARPGROUP; i < KEYS * chunks;
+         i += CONSUMERS)
+    {
+        int  key = i / chunks, chunk = i % chunks;
+        *reinterpret_cast<uint4 *>(v + ((chunk / 8) * KEYS + key)
+                                       * SWIZZLE_ELEMS + chunk % 8 * 8)
+            = make_uint4(0, 0, 0, 0);
     }
-}
-
-template <typename T, int HD> static __device__ __forceinline__ void
-consume(const struct attention_params &p, const struct attention_item &item,
-        int head, int num_keys, struct prefill_smem<HD> *smem)
-{
-    int           group = threadIdx.x / WARPGROUP - 1;
-    int           lane = threadIdx.x % WARP;
-    int           warp = threadIdx.x / WARP % 4;
-    int           first_row = group * 64 + warp * 16 + lane / 4;
-    int           position = item.position + first_row;
-    int           tile = (num_keys - 1) / KEYS;
-    const unsigned short *q = smem->q + group * 64 * SWIZZLE_ELEMS;
-    float         scale = p.scale * LOG2_E;
-    float         m[2] = { -INFINITY, -INFINITY }, l[2] = { 0.0f, 0.0f };
-    float         keep[2], o[HD / 2], s[KEYS / 2];
-    unsigned int  prob[KEYS / 4];
-    struct stage_at<STAGES>  k_at = { 0, 0 }, v_at = { 0, 0 };
-
-    clear(o);
-    clear(s);
-    load_query<HD>(p, item, head, smem->q);
+    async_proxy_fence();
     named_sync(BAR_CONSUMERS, CONSUMERS);
-    if (group == 1) {
+}
+
+/* The first scores of a block. */
+template <typename T, int HD> static __device__ __forceinline__ void
+first_scores(struct consumer &at, struct rows<HD> &r,
+             struct prefill_smem<HD> *smem)
+{
+    clear(r.s);
+    if (at.group == 1) {
         turn_pass(1);
     }
     barrier_wait(&smem->k_full[0], 0);
-    turn_wait(group);
-    issue_scores<T, HD>(s, q, smem->k[0]);
-    turn_pass(group);
+    turn_wait(at.group);
+    issue_scores<T, HD>(r.s, r.q, smem->k[0]);
+    turn_pass(at.group);
     wgmma_wait<0>();
-    pin(s);
+    pin(r.s);
     release(&smem->k_empty[0]);
-    k_at.next();
-    mask_scores(s, tile * KEYS, position);
-    softmax_tile(s, scale, m, l, keep);
-    pack_scores<T>(s, prob);
-    barrier_wait(&smem->v_full[0], 0);
-    if (num_keys < (tile + 1) * KEYS) {
-        clear_tail<HD>(smem->v[0], num_keys - tile * KEYS);
-    }
-    for (tile--; tile >= 0; tile--) {
-        barrier_wait(&smem->k_full[k_at.stage], k_at.parity);
-        turn_wait(group);
-        issue_scores<T, HD>(s, q, smem->k[k_at.stage]);
-        barrier_wait(&smem->v_full[v_at.stage], v_at.parity);
-        issue_values<T, HD>(o, prob, smem->v[v_at.stage]);
-        turn_pass(group);
-        wgmma_wait<1>();
-        pin(s);
-        release(&smem->k_empty[k_at.stage]);
-        if (tile * KEYS + KEYS - 1 > item.position + group * 64) {
-            mask_scores(s, tile * KEYS, position);
-        }
-        softmax_tile(s, scale, m, l, keep);
-        wgmma_wait<0>();
-        pin(o);
-        pin(prob);
-        release(&smem->v_empty[v_at.stage]);
-        rescale<HD>(o, keep);
-        pack_scores<T>(s, prob);
-        k_at.next();
-        v_at.next();
-    }
-    barrier_wait(&smem->v_full[v_at.stage], v_at.parity);
-    issue_values<T, HD>(o, prob, smem->v[v_at.stage]);
+    at.k_at.next();
+}
+
+/* The next tile's scores and this one's product with V, issued in one turn.
+ * Waiting for both before the softmax gives V's stage back early; ptxas does so
+ * too where the wait for the product is written after the softmax. */
+template <typename T, int HD> static __device__ __forceinline__ void
+multiply(struct consumer &at, struct rows<HD> &r, struct prefill_smem<HD> *smem)
+{
+    barrier_wait(&smem->k_full[at.k_at.stage], at.k_at.parity);
+    turn_wait(at.group);
+    issue_scores<T, HD>(r.s, r.q, smem->k[at.k_at.stage]);
+    barrier_wait(&smem->v_full[at.v_at.stage], at.v_at.parity);
+    issue_values<T, HD>(r.o, r.prob, smem->v[at.v_at.stage]);
+    turn_pass(at.group);
+    wgmma_wait<1>();
+    pin(r.s);
+    release(&smem->k_empty[at.k_at.stage]);
+    at.k_at.next();
     wgmma_wait<0>();
-    pin(o);
-    if (group == 0) {
+    pin(r.o);
+    pin(r.prob);
+    release(&smem->v_empty[at.v_at.stage]);
+    at.v_at.next();
+}
+
+/* Scores to P, for the first tile of a unit. */
+template <typename T, int HD> static __device__ __forceinline__ void
+begin_unit(const struct unit &u, int tile, float scale, struct consumer &at,
+           struct rows<HD> &r, struct prefill_smem<HD> *smem)
+{
+    clear(r.o);
+    r.m[0] = r.m[1] = -INFINITY;
+    r.l[0] = r.l[1] = 0.0f;
+    mask_scores(r.s, tile * KEYS, u.position + at.first_row);
+    softmax_tile(r.s, scale, r.m, r.l, r.keep);
+    pack_scores<T>(r.s, r.prob);
+    clear_tail<HD>(at, num_keys_of(u) - tile * KEYS, smem);
+}
+
+/* The tiles after a unit's first. */
+template <typename T, int HD> static __device__ __forceinline__ void
+run_unit(const struct unit &u, int tile, float scale, struct consumer &at,
+         struct rows<HD> &r, struct prefill_smem<HD> *smem)
+{
+    for (tile--; tile >= 0; tile--) {
+        multiply<T, HD>(at, r, smem);
+        if (tile * KEYS + KEYS - 1 > u.position + at.group * 64) {
+            mask_scores(r.s, tile * KEYS, u.position + at.first_row);
+        }
+        softmax_tile(r.s, scale, r.m, r.l, r.keep);
+        rescale<HD>(r.o, r.keep);
+        pack_scores<T>(r.s, r.prob);
+    }
+}
+
+template <typename T, int HD> static __device__ __forceinline__ void
+consume(const struct attention_params &p, struct prefill_smem<HD> *smem)
+{
+    struct consumer  at = {};
+    struct rows<HD>  r;
+    float            scale = p.scale * LOG2_E;
+    struct unit      u = hear_unit<HD>(at.unit_at, smem);
+    at.group = static_cast<int>(threadIdx.x / WARPGROUP) - 1;
+    at.first_row = at.group * 64 + threadIdx.x / WARP % 4 * 16
+                   + threadIdx.x % WARP / 4;
+    take_query<HD>(r.q, at, smem);
+    first_scores<T, HD>(at, r, smem);
+    begin_unit<T, HD>(u, last_tile_of(u), scale, at, r, smem);
+    for (;;) {
+        run_unit<T, HD>(u, last_tile_of(u), scale, at, r, smem);
+        struct unit  next = hear_unit<HD>(at.unit_at, smem);
+        if (next.num_rows == 0) {
+            break;
+        }
+        take_query<HD>(r.q, at, smem);
+        multiply<T, HD>(at, r, smem);
+        store_rows<T, HD>(p, u, at.first_row, r.o, r.l);
+        u = next;
+        begin_unit<T, HD>(u, last_tile_of(u), scale, at, r, smem);
+    }
+    barrier_wait(&smem->v_full[at.v_at.stage], at.v_at.parity);
+    issue_values<T, HD>(r.o, r.prob, smem->v[at.v_at.stage]);
+    wgmma_wait<0>();
+    pin(r.o);
+    if (at.group == 0) {
         turn_wait(0);       /* takes the turn that group 1 passed last */
     }
-    store_rows<T, HD>(p, item, head, first_row, o, l);
+    store_rows<T, HD>(p, u, at.first_row, r.o, r.l);
+}
+
+template <int HD> static __device__ __forceinline__ void
+init_barriers(struct prefill_smem<HD> *smem)
+{
+    for (int i = 0; i < STAGES; i++) {
+        barrier_init(&smem->k_full[i], 1);
+        barrier_init(&smem->v_full[i], 1);
+        barrier_init(&smem->k_empty[i], CONSUMER_WARPS);
+        barrier_init(&smem->v_empty[i], CONSUMER_WARPS);
+    }
+    for (int i = 0; i < 2; i++) {
+        barrier_init(&smem->q_full[i], WARP);
+        barrier_init(&smem->q_empty[i], CONSUMER_WARPS / 2);
+    }
+    for (int i = 0; i < UNITS; i++) {
+        barrier_init(&smem->unit_full[i], 1);
+        barrier_init(&smem->unit_empty[i], CONSUMER_WARPS + 2);
+    }
+    barrier_init_fence();
 }
 
 #endif /* SM90_CODE */
@@ -372,34 +225,25 @@ prefill_sm90_kernel(struct attention_params p,
         = reinterpret_cast<struct prefill_smem<HD> *>(
             (reinterpret_cast<uintptr_t>(smem_bytes) + 1023)
             & ~static_cast<uintptr_t>(1023));
-    const struct attention_item  item = p.items[blockIdx.y];
-    int  head = blockIdx.x;
-    int  kv_head = head / (p.num_heads / p.kv.num_kv_heads);
-    int  num_keys = item.position + item.num_rows;
+    int  warp = threadIdx.x / WARP;
     if (threadIdx.x == 0) {
         tma_prefetch_map(&k_map);
         tma_prefetch_map(&v_map);
-        for (int i = 0; i < STAGES; i++) {
-            barrier_init(&smem->k_full[i], 1);
-            barrier_init(&smem->v_full[i], 1);
-            barrier_init(&smem->k_empty[i], CONSUMER_WARPS);
-            barrier_init(&smem->v_empty[i], CONSUMER_WARPS);
-        }
-        barrier_init_fence();
+        init_barriers<HD>(smem);
     }
     __syncthreads();
     pdl_wait();
     pdl_launch_next();
     if (threadIdx.x < WARPGROUP) {
-        registers_give<24>();
-        if (threadIdx.x < WARP) {
-            produce<HD>(p, &k_map, &v_map,
-                        p.block_tables + item.table,
-                        kv_head, num_keys, smem);
+        registers_give<40>();
+        if (warp == 0) {
+            produce<HD>(p, &k_map, &v_map, smem);
+        } else if (warp < 3) {
+            produce_query<HD>(p, warp - 1, smem);
         }
     } else {
-        registers_take<240>();
-        consume<T, HD>(p, item, head, num_keys, smem);
+        registers_take<232>();
+        consume<T, HD>(p, smem);
     }
 #else
     (void) p;
@@ -422,9 +266,10 @@ run(const struct attention_params *p, cudaStream_t stream)
     if (e != cudaSuccess) {
         return e;
     }
-    dim3  grid(static_cast<unsigned int>(p->num_heads),
-               static_cast<unsigned int>(p->num));
-    return launch_kernel(prefill_sm90_kernel<T, HD>, grid, THREADS,
+    int64_t  units = static_cast<int64_t>(p->num_heads) * p->num;
+    int64_t  blocks = units < p->decode_blocks ? units : p->decode_blocks;
+    return launch_kernel(prefill_sm90_kernel<T, HD>,
+                         static_cast<unsigned int>(blocks), THREADS,
                          smem_bytes<HD>(), stream, p->pdl, *p, k_map, v_map);
 }
 
@@ -464,3 +309,4 @@ attention_prefill_sm90_launch(const struct attention_params *p,
     return p->kv.head_dim == 64 ? run<__half, 64>(p, stream)
                                 : run<__half, 128>(p, stream);
 }
+

@@ -276,7 +276,9 @@ struct attention_rope {
  * an fp8 cache products are f16, which holds K and V exactly; Q and P come into
  * its range by powers of two, P is rounded to it.
  * prefill_sm90: the same on Hopper with wgmma and TMA, where _takes() says so:
- * head_dim 64 or 128, blocks of at most 64 tokens, no window, no fp8.
+ * head_dim 64 or 128, blocks of at most 64 tokens, no window, no fp8.  At most
+ * decode_blocks blocks share the (item, query head)s by counters[0], in the order
+ * of the items: long ones first.
  * decode_sm90: on Hopper, head_dim 64 or 128, blocks of 16 to 64 tokens, groups
  * up to ATTENTION_GROUP_MAX; partial results are [partial][group][head_dim] and
  * [partial][group][2].  Shares are of warps.
@@ -312,11 +314,13 @@ struct attention_params {
     int                          decode_shares;  /* at most decode_blocks *
                                                     ATTENTION_DECODE_WARPS;
                                                     decode_block: unused */
-    int                          decode_blocks;  /* multiprocessors */
+    int                          decode_blocks;  /* multiprocessors; prefill_sm90
+                                                    too */
     float                       *partial_out;  /* [partial][num_heads]
                                                   [head_dim] */
     float                       *partial_ml;   /* [partial][num_heads][2] */
-    unsigned int                *counters;     /* [seq][num_kv_heads] */
+    unsigned int                *counters;     /* [seq][num_kv_heads];
+                                                  prefill_sm90: [1] */
     struct attention_rope        rope;         /* decode_block */
     int                          pdl;
 };
