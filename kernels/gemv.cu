@@ -34,7 +34,7 @@ struct weight_chunk {
 };
 
 /* Not .nc, though nobody writes weights: such loads are moved behind the wait for
- * the kernel before, which costs 2 to 4 % of a step. */
+ * the kernel before, which costs 2 to 3 % of a step. */
 static __device__ __forceinline__ uint4
 load_stream(const void *p)
 {

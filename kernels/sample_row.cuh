@@ -16,15 +16,14 @@
 #define LISTED_MAX     1024        /* tokens */
 
 /* What a block tells the others of its row. */
-struct letter {
+struct alignas(16) letter {
     uint64_t a, b;
 };
 
 /* Where a beginning of the ranking ends: in which bucket, what is in front of
- * it and in it. */
-struct place {
-    uint64_t before, sum;
-    uint32_t bucket;
+ * it and in it.  Two letters. */
+struct alignas(16) place {
+    uint64_t before, sum, bucket, none;
 };
 
 struct histogram {                  /* sums, in two halves */
@@ -33,9 +32,10 @@ struct histogram {                  /* sums, in two halves */
 
 struct row_smem {
     struct letter        inbox[2][BLOCKS_MAX];
-    struct sample_params params[2];     /* of rows in turns */
-    uint64_t             arrived;       /* mbarrier: the slice is there */
+    struct sample_params params[2];     /* of rows in turns; two letters */
     struct place         place;     /* written by the block that found it */
+    uint64_t             arrived;       /* mbarrier: the slice is there */
+    uint64_t             told[2], placed;    /* mbarriers: letters are there */
     uint64_t             warps[WARPS], rest[WARPS];
     unsigned int         num_listed;
 };
@@ -60,7 +60,8 @@ struct row {
     int                 fours;       /* of a thread */
     int                 rank, blocks;    /* this block's, the row's */
     int                 first_id, num;   /* the slice's tokens */
-    int                 vocab, turn;
+    int                 vocab;
+    unsigned int        turn, places;    /* exchanges, places so far */
     bool                listed;      /* the list has all tokens that matter */
     float               max, temperature, inverse, inverse_low;
     float               thread_best;
@@ -71,11 +72,32 @@ struct row {
 
 /* ---- the cluster ---- */
 
+/* A letter, to p in block `rank`, where `told` counts its bytes.  It brings with
+ * it what this block has written before a __syncthreads().  A barrier of the
+ * cluster is a fence of the whole GPU: with them 54 us are 70 (256 rows, min_p). */
 static __device__ __forceinline__ void
-peer_store(uint64_t *p, int rank, uint64_t x)
+send(void *p, int rank, uint64_t a, uint64_t b, uint64_t *told)
 {
-    asm volatile("st.shared::cluster.u64 [%0], %1;\n"
-                 :: "r"(cluster_address(p, rank)), "l"(x) : "memory");
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes"
+                 ".v2.u64 [%0], {%1, %2}, [%3];\n"
+                 :: "r"(cluster_address(p, rank)), "l"(a), "l"(b),
+                    "r"(cluster_address(told, rank)) : "memory");
+}
+
+/* Until letters of so many bytes are here, and what they bring, all threads. */
+static __device__ __forceinline__ void
+await(uint64_t *told, unsigned int bytes, unsigned int parity)
+{
+    if (threadIdx.x == 0) {
+        barrier_arrive_expect(told, bytes);
+    }
+    unsigned int  here;
+    do {
+        asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.acquire"
+                     ".cluster.shared::cta.b64 p, [%1], %2;\n"
+                     "selp.u32 %0, 1, 0, p;\n}\n" : "=r"(here)
+                     : "r"(smem_u32(told)), "r"(parity) : "memory");
+    } while (!here);
 }
 
 static __device__ __forceinline__ unsigned int
@@ -87,18 +109,43 @@ peer_load(const unsigned int *p, int rank)
     return x;
 }
 
-/* Gives two numbers to all blocks of the row, and waits for theirs. */
+/* Gives two numbers to all blocks of the row, and waits for theirs and for so
+ * many bytes of other letters.  Two inboxes in turns: a block that sends for the
+ * one after next has letters of the next from all, who have read these, for
+ * there is a __syncthreads() between any two. */
 static __device__ __forceinline__ const struct letter *
-exchange(struct row *r, uint64_t a, uint64_t b)
+exchange(struct row *r, uint64_t a, uint64_t b, unsigned int more)
 {
-    r->turn ^= 1;
-    struct letter  *inbox = r->smem->inbox[r->turn];
+    struct letter  *inbox = r->smem->inbox[r->turn % 2];
+    uint64_t       *told = &r->smem->told[r->turn % 2];
     if (threadIdx.x < r->blocks) {
-        peer_store(&inbox[r->rank].a, threadIdx.x, a);
-        peer_store(&inbox[r->rank].b, threadIdx.x, b);
+        send(&inbox[r->rank], threadIdx.x, a, b, told);
     }
-    cluster_sync();
+    await(told, static_cast<unsigned int>(r->blocks) * sizeof *inbox + more,
+          r->turn / 2 % 2);
+    r->turn++;
     return inbox;
+}
+
+/* The same of one block, of one thread in it, to all.  There is an exchange()
+ * between any two. */
+static __device__ __forceinline__ void
+send_place(const struct row &r, const struct place &x)
+{
+    struct place  *place = &r.smem->place;
+#pragma unroll 1
+    for (int i = 0; i < r.blocks; i++) {
+        send(&place->before, i, x.before, x.sum, &r.smem->placed);
+        send(&place->bucket, i, x.bucket, 0, &r.smem->placed);
+    }
+}
+
+static __device__ __forceinline__ const struct place *
+await_place(struct row *r)
+{
+    await(&r->smem->placed, sizeof r->smem->place, r->places % 2);
+    r->places++;
+    return &r->smem->place;
 }
 
 /* ---- sums ---- */
@@ -131,6 +178,7 @@ block_min64(struct row_smem *smem, uint64_t x)
     uint32_t  key = __reduce_min_sync(ALL, high);
     uint32_t  id = __reduce_min_sync(ALL, high == key
                                           ? static_cast<uint32_t>(x) : ALL);
+    __syncthreads();                 /* the last use of warps[] is over */
     if (threadIdx.x % WARP == 0) {
         smem->warps[threadIdx.x / WARP] = static_cast<uint64_t>(key) << 32 | id;
     }
@@ -149,34 +197,62 @@ block_min64(struct row_smem *smem, uint64_t x)
  * these, which give the same bits: the quotient from the reciprocal in two
  * parts and its own remainder (Markstein; temperatures up to
  * SAMPLE_SM90_TEMPERATURE_MAX), one product that is exact anyway fused with the
- * addition after it, 2^n and 2^40 in one factor.  NaN and all that weighs
+ * addition after it, n + 40 added to the exponent.  NaN and all that weighs
  * nothing become e^-60. */
+template <int N> static __device__ __forceinline__ void
+weight_floats(const struct row &r, const float (&logit)[N], float (&w)[N])
+{
+    const float  shift = 12582912.0f + 40.0f;
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+        w[j] = __fadd_rn(logit[j], -r.max);
+    }
+    if (r.temperature != 1.0f) {
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            float  a = w[j];
+            float  q = __fmaf_rn(a, r.inverse, __fmul_rn(a, r.inverse_low));
+            w[j] = __fmaf_rn(__fmaf_rn(-r.temperature, q, a), r.inverse, q);
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+        float  x = fmaxf(w[j], -60.0f);
+        float  t = __fadd_rn(__fmul_rn(x, 1.44269504088896341f), shift);
+        float  n = __fadd_rn(t, -shift);
+        float  e = __fmaf_rn(-n, 0.693359375f, x);
+        e = __fadd_rn(e, -__fmul_rn(n, -2.12194440e-4f));
+        float  p = __fadd_rn(__fmul_rn(1.9875691500e-4f, e), 1.3981999507e-3f);
+        p = __fadd_rn(__fmul_rn(p, e), 8.3334519073e-3f);
+        p = __fadd_rn(__fmul_rn(p, e), 4.1665795894e-2f);
+        p = __fadd_rn(__fmul_rn(p, e), 1.6666665459e-1f);
+        p = __fadd_rn(__fmul_rn(p, e), 5.0000001201e-1f);
+        p = __fadd_rn(__fadd_rn(__fmul_rn(p, __fmul_rn(e, e)), e), 1.0f);
+        w[j] = __uint_as_float((__float_as_uint(t) << 23) + __float_as_uint(p));
+    }
+}
+
 static __device__ __forceinline__ float
 weight_float(const struct row &r, float logit)
 {
-    const float  shift = 12582912.0f;
-    float  a = __fadd_rn(logit, -r.max);
-    float  q = __fmaf_rn(a, r.inverse, __fmul_rn(a, r.inverse_low));
-    float  x = __fmaf_rn(__fmaf_rn(-r.temperature, q, a), r.inverse, q);
-    x = fmaxf(x, -60.0f);
-    float  t = __fadd_rn(__fmul_rn(x, 1.44269504088896341f), shift);
-    float  n = __fadd_rn(t, -shift);
-    float  e = __fmaf_rn(-n, 0.693359375f, x);
-    e = __fadd_rn(e, -__fmul_rn(n, -2.12194440e-4f));
-    float  p = __fadd_rn(__fmul_rn(1.9875691500e-4f, e), 1.3981999507e-3f);
-    p = __fadd_rn(__fmul_rn(p, e), 8.3334519073e-3f);
-    p = __fadd_rn(__fmul_rn(p, e), 4.1665795894e-2f);
-    p = __fadd_rn(__fmul_rn(p, e), 1.6666665459e-1f);
-    p = __fadd_rn(__fmul_rn(p, e), 5.0000001201e-1f);
-    p = __fadd_rn(__fadd_rn(__fmul_rn(p, __fmul_rn(e, e)), e), 1.0f);
-    return __fmul_rn(p, __uint_as_float((__float_as_uint(t) << 23)
-                                        + 0x3f800000u + (40u << 23)));
+    const float  x[1] = { logit };
+    float        w[1];
+    weight_floats<1>(r, x, w);
+    return w[0];
 }
 
 static __device__ __forceinline__ uint64_t
 weight_of(const struct row &r, float logit)
 {
     return __float2ull_rz(weight_float(r, logit));
+}
+
+/* Temperatures below the best token behind which tokens weigh less than this
+ * part of it. */
+static __device__ __forceinline__ float
+reach_of(float part)
+{
+    return 0.01f - 1.001f * __logf(part);
 }
 
 static __device__ __forceinline__ bool
@@ -220,15 +296,27 @@ struct best {
     int   id;
 };
 
+static __device__ __forceinline__ float
+max_nan(float a, float b)
+{
+    asm("max.NaN.f32 %0, %0, %1;\n" : "+f"(a) : "f"(b));
+    return a;
+}
+
+/* One of four tokens: `id` is theirs, if the best is among them. */
 static __device__ __forceinline__ void
 best_take(struct best *b, const float4 &v, int id)
 {
-    const float  x[4] = { v.x, v.y, v.z, v.w };
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-        b->id = x[j] > b->logit ? id + j : b->id;
-        asm("max.NaN.f32 %0, %0, %1;\n" : "+f"(b->logit) : "f"(x[j]));
-    }
+    float  most = max_nan(max_nan(v.x, v.y), max_nan(v.z, v.w));
+    b->id = most > b->logit ? id : b->id;
+    b->logit = max_nan(b->logit, most);
+}
+
+/* Which of four it is. */
+static __device__ __forceinline__ int
+best_place(const struct best &b, const float4 &v)
+{
+    return v.x == b.logit ? 0 : v.y == b.logit ? 1 : v.z == b.logit ? 2 : 3;
 }
 
 static __device__ __forceinline__ uint64_t
@@ -266,9 +354,13 @@ read_slice(const struct row &r)
     struct best  b = { -INFINITY, 0 };
 #pragma unroll 4
     for (int k = 0; k < r.fours; k++) {
-        int     i = k * THREADS + threadIdx.x;
-        float4  v = load_four<WIDE>(r, 4 * i);
-        best_take(&b, v, r.first_id + 4 * i);
+        int          i = k * THREADS + threadIdx.x;
+        float4       v = load_four<WIDE>(r, 4 * i);
+        struct best  c = { -INFINITY, 0 };
+        best_take(&c, v, r.first_id + 4 * i);
+        c.id += best_place(c, v);
+        b.id = c.logit > b.logit ? c.id : b.id;
+        b.logit = max_nan(b.logit, c.logit);
         if (KEEP) {
             r.tokens[i] = v;
         }
@@ -296,10 +388,10 @@ scan_slice(const struct row &r, unsigned int parity)
         barrier_wait(&r.smem->arrived, parity);
     }
     for (int k = 0; k < r.fours; k++) {
-        best_take(&b, x[k],
-                  r.first_id + (static_cast<int>(threadIdx.x) * r.fours + k)
-                               * 4);
+        best_take(&b, x[k], k);
     }
+    b.id = r.first_id + (static_cast<int>(threadIdx.x) * r.fours + b.id) * 4
+           + best_place(b, x[b.id]);
     return b;
 }
 
@@ -314,16 +406,13 @@ sum_tokens(struct row *r, float least, uint64_t *before, uint64_t *total,
 {
     uint64_t  sum = 0, block_sum;
     each_four(*r, least, [&](const float (&v)[4], int id) {
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            sum += value(v[j], id + j);
-        }
+        sum += value(v, id);
     });
     *before = block_scan64(r->smem, sum, &block_sum) - sum;
     if (LAST) {
         begin_copy(*r);
     }
-    const struct letter  *inbox = exchange(r, block_sum, 0);
+    const struct letter  *inbox = exchange(r, block_sum, 0, 0);
     *total = 0;
     for (int i = 0; i < r->blocks; i++) {
         *before += i < r->rank ? inbox[i].a : 0;
@@ -351,7 +440,8 @@ pick(const struct row &r, uint64_t target, uint64_t before, uint64_t sum,
     int  end = min(id - lane + r.fours * 4, r.first_id + r.num);
     before = __shfl_sync(ALL, before, owner_lane);
     for (; id - lane < end; id += WARP) {
-        uint64_t  w = id < end ? value(__ldcg(r.logits + id), id) : 0;
+        const float  x[1] = { id < end ? __ldcg(r.logits + id) : -INFINITY };
+        uint64_t     w = id < end ? value(x, id) : 0;
         uint64_t  up_to = before + warp_scan64(w);
         lanes = __ballot_sync(ALL, up_to > target);
         if (lanes != 0) {

@@ -5,18 +5,20 @@
  * The logits are read from memory once.  Each block of a row's cluster keeps a
  * slice of them in shared memory, where every thread has neighbouring tokens,
  * so that a scan over the threads is one over the ids.  What the blocks must
- * know of each other goes through each other's shared memory.  A cluster takes
- * one row after the other; the next one's logits arrive while the last sums of
- * a row are exchanged and its token is found.  Everything that decides which
- * exchange comes next is the same in all blocks of a row.
+ * know of each other comes into their shared memory as letters, which they wait
+ * for; there is a barrier of the cluster at the start only.  A cluster takes one
+ * row after the other; the next one's logits arrive while the last sums of a row
+ * are exchanged and its token is found.  Everything that decides which letters
+ * come next is the same in all blocks of a row.
  *   best    the row's best token; greedy rows end
  *   top_k   radix selection on rank keys: histograms of 2048 buckets of the
  *           keys left, each block sums its share of the buckets, until the
  *           bucket that holds the cut is one key.  Before it, by the threads'
  *           best tokens alone, a bound that few tokens pass.
  *   top_p   the same with weights instead of ones.  The first histogram takes
- *           every token that could matter, later ones those of one bucket,
- *           which are listed first.
+ *           every token that could matter, by logits instead of keys, later
+ *           ones those of one bucket, which are listed first, until that has
+ *           one token.
  *   draw    sums of the threads' kept weights, then the token
  * Tokens further from the best one than 28 temperatures weigh nothing, so they
  * are not looked at; padding is -inf.  Rows that are all greedy are read by a
@@ -60,27 +62,35 @@ sample_row(const struct sample_launch &p, struct row *r, int row,
             worst = min(worst, sample_rank_key(cut.logit));
         }
         if (s.top_p < 1.0f) {
-            /* Were a token lighter than an n-th of the weight that is cut off
-             * kept, it and those behind it would weigh less than that; half of
-             * it, because sample_exp() is monotone up to its rounding only. */
-            uint64_t  one = SAMPLE_WEIGHT_ONE;
-            r->least_weight = (one - sample_top_p_mass(s.top_p, one)) / 2
-                              / static_cast<uint64_t>(r->vocab);
-            cut_tokens<true>(r, range_of(best, worst), 0, s.top_p, &cut);
+            cut_top_p(r, best, worst, s.top_p,
+                      s.top_k > 0 && s.top_k < r->vocab, &cut);
         }
     }
     float  min_weight = 0.0f;
     if (s.min_p > 0.0f) {
         min_weight = static_cast<float>(sample_min_p_weight(s.min_p));
-        reach = fminf(reach, 0.01f - 1.001f * __logf(s.min_p));
+        reach = fminf(reach, reach_of(s.min_p));
     }
-    auto  value = [&](float logit, int id) -> uint64_t {
-        float  w = weight_float(*r, logit);
-        bool   keep = w >= min_weight;
-        if (FILTER) {
-            keep &= is_kept(cut, logit, id);
+    auto  value = [&](const auto &logit, int id) -> uint64_t {
+        constexpr int  N = sizeof logit / sizeof(float);
+        float          w[N];
+        uint64_t       sum = 0;
+        weight_floats<N>(*r, logit, w);
+        if (FILTER || min_weight > 0.0f) {
+#pragma unroll
+            for (int j = 0; j < N; j++) {
+                bool   keep = w[j] >= min_weight;
+                if (FILTER) {
+                    keep &= is_kept(cut, logit[j], id + j);
+                }
+                w[j] = keep ? w[j] : 0.0f;
+            }
         }
-        return __float2ull_rz(keep ? w : 0.0f);
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            sum += __float2ull_rz(w[j]);
+        }
+        return sum;
     };
     uint64_t  before, total;
     float     least = fmaxf(cut.logit, r->max - reach * s.temperature);
@@ -110,22 +120,39 @@ send_params(const struct row &r, struct sample_params *to, const uint4 &half)
 {
     int  block = threadIdx.x / 2;
     if (r.rank == 0 && block < r.blocks) {
-        uint64_t  *x = reinterpret_cast<uint64_t *>(to) + threadIdx.x % 2 * 2;
-        peer_store(x, block, static_cast<uint64_t>(half.y) << 32 | half.x);
-        peer_store(x + 1, block, static_cast<uint64_t>(half.w) << 32 | half.z);
+        send(reinterpret_cast<uint4 *>(to) + threadIdx.x % 2, block,
+             static_cast<uint64_t>(half.y) << 32 | half.x,
+             static_cast<uint64_t>(half.w) << 32 | half.z,
+             &r.smem->told[r.turn % 2]);
     }
 }
 
-/* The row's best token from the blocks' best ones. */
+/* The row's best token from the blocks' best ones; waits for so many bytes of
+ * letters besides. */
 static __device__ __forceinline__ uint64_t
-best_of_row(struct row *r, const struct best &b)
+best_of_row(struct row *r, const struct best &b, unsigned int more)
 {
     uint64_t              best = block_min64(r->smem, best_packed(b));
-    const struct letter  *inbox = exchange(r, best, 0);
+    const struct letter  *inbox = exchange(r, best, 0, more);
     for (int i = 0; i < r->blocks; i++) {
         best = inbox[i].a < best ? inbox[i].a : best;
     }
     return best;
+}
+
+/* Others may send when they have waited for this block's arrival. */
+static __device__ __forceinline__ void
+prepare_letters(const struct row &r)
+{
+    if (threadIdx.x == 0) {
+        barrier_init(&r.smem->arrived, 1);
+        barrier_init(&r.smem->told[0], 1);
+        barrier_init(&r.smem->told[1], 1);
+        barrier_init(&r.smem->placed, 1);
+        barrier_init_fence();
+    }
+    __syncwarp();
+    cluster_arrive();
 }
 
 static __device__ __forceinline__ struct row
@@ -152,13 +179,13 @@ greedy_kernel(struct sample_launch p, int blocks, int fours)
     __shared__ struct row_smem  smem;
     struct row  r = row_of_block(p, &smem, blocks, fours);
     int         row = blockIdx.x / blocks;
-    cluster_arrive();
+    prepare_letters(r);
     r.logits = p.logits + static_cast<size_t>(row) * r.vocab;
     pdl_wait();
     struct best  b = read_slice<false, WIDE>(r);
     pdl_launch_next();
     cluster_wait();                  /* the row's other blocks are there */
-    uint64_t  best = best_of_row(&r, b);
+    uint64_t  best = best_of_row(&r, b, 0);
     if (r.rank == 0 && threadIdx.x == 0) {
         finish(p, row, is_error(best) ? -1 : static_cast<int>(best & ALL));
     }
@@ -174,8 +201,8 @@ sample_kernel(struct sample_launch p, int blocks, int fours)
     __shared__ struct row_smem  smem;
     struct row  r = row_of_block(p, &smem, blocks, fours);
     int         row = blockIdx.x / blocks, rows_apart = gridDim.x / blocks;
-    uint4       half = load_params(p, r, row);
-    cluster_arrive();
+    prepare_letters(r);
+    uint4  half = load_params(p, r, row);
     r.tokens = dynamic;
     r.filter = reinterpret_cast<struct filter_smem *>(dynamic
                                                       + THREADS * fours);
@@ -183,10 +210,6 @@ sample_kernel(struct sample_launch p, int blocks, int fours)
          i += THREADS)
     {
         r.tokens[i] = make_float4(-INFINITY, -INFINITY, -INFINITY, -INFINITY);
-    }
-    if (threadIdx.x == 0) {
-        barrier_init(&smem.arrived, 1);
-        barrier_init_fence();
     }
     __syncthreads();
     cluster_wait();                  /* the row's other blocks are there */
@@ -204,7 +227,7 @@ sample_kernel(struct sample_launch p, int blocks, int fours)
                               : read_slice<true, WIDE>(r);
         r.thread_best = b.logit;
         send_params(r, params, half);
-        uint64_t  best = best_of_row(&r, b);
+        uint64_t  best = best_of_row(&r, b, sizeof *params);
         const struct sample_params  s = *params;
         if (row + rows_apart >= p.num_rows) {
             pdl_launch_next();
