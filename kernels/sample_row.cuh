@@ -397,17 +397,23 @@ scan_slice(const struct row &r, unsigned int parity)
 
 /* ---- sums in the order of ids ---- */
 
-/* The threads' sums of value() over tokens that reach `least`: this thread's,
- * *before of all lower ids, *total of the row.  LAST: the slice is not needed
- * afterwards. */
-template <bool LAST, typename F> static __device__ __forceinline__ uint64_t
-sum_tokens(struct row *r, float least, uint64_t *before, uint64_t *total,
-           F value)
+/* value() of this thread's tokens that reach `least`. */
+template <typename F> static __device__ __forceinline__ uint64_t
+sum_of_thread(const struct row &r, float least, F value)
 {
-    uint64_t  sum = 0, block_sum;
-    each_four(*r, least, [&](const float (&v)[4], int id) {
+    uint64_t  sum = 0;
+    each_four(r, least, [&](const float (&v)[4], int id) {
         sum += value(v, id);
     });
+    return sum;
+}
+
+/* Of the threads' sums, *before of all lower ids, *total of the row.  LAST: the
+ * slice is not needed afterwards. */
+template <bool LAST> static __device__ __forceinline__ void
+place_sum(struct row *r, uint64_t sum, uint64_t *before, uint64_t *total)
+{
+    uint64_t  block_sum;
     *before = block_scan64(r->smem, sum, &block_sum) - sum;
     if (LAST) {
         begin_copy(*r);
@@ -418,11 +424,10 @@ sum_tokens(struct row *r, float least, uint64_t *before, uint64_t *total,
         *before += i < r->rank ? inbox[i].a : 0;
         *total += inbox[i].a;
     }
-    return sum;
 }
 
 /* found(id) in one thread of the row: the lowest id whose running sum exceeds
- * target, given what sum_tokens() gave.  Whole warps call.  Reads the logits
+ * target, given what place_sum() gave.  Whole warps call.  Reads the logits
  * from memory, for shared memory may be getting the next row's. */
 template <typename F, typename G> static __device__ __forceinline__ void
 pick(const struct row &r, uint64_t target, uint64_t before, uint64_t sum,

@@ -174,8 +174,8 @@ find_tie(struct row *r, float logit, uint64_t num_before)
         }
         return n;
     };
-    uint64_t  before, total;
-    uint64_t  sum = sum_tokens<false>(r, logit, &before, &total, is_tie);
+    uint64_t  before, total, sum = sum_of_thread(*r, logit, is_tie);
+    place_sum<false>(r, sum, &before, &total);
     pick(*r, num_before, before, sum, is_tie, [&](int id) {
         send_place(*r, { static_cast<uint64_t>(id), 0, 0, 0 });
     });

@@ -76,25 +76,28 @@ sample_row(const struct sample_launch &p, struct row *r, int row,
         float          w[N];
         uint64_t       sum = 0;
         weight_floats<N>(*r, logit, w);
-        if (FILTER || min_weight > 0.0f) {
-#pragma unroll
-            for (int j = 0; j < N; j++) {
-                bool   keep = w[j] >= min_weight;
-                if (FILTER) {
-                    keep &= is_kept(cut, logit[j], id + j);
-                }
-                w[j] = keep ? w[j] : 0.0f;
-            }
-        }
 #pragma unroll
         for (int j = 0; j < N; j++) {
-            sum += __float2ull_rz(w[j]);
+            bool  keep = w[j] >= min_weight;
+            if (FILTER) {
+                keep &= is_kept(cut, logit[j], id + j);
+            }
+            sum += __float2ull_rz(keep ? w[j] : 0.0f);
         }
         return sum;
     };
-    uint64_t  before, total;
+    auto  weight = [&](const float (&logit)[4], int) -> uint64_t {
+        float  w[4];
+        weight_floats<4>(*r, logit, w);
+        return __float2ull_rz(w[0]) + __float2ull_rz(w[1])
+               + __float2ull_rz(w[2]) + __float2ull_rz(w[3]);
+    };
     float     least = fmaxf(cut.logit, r->max - reach * s.temperature);
-    uint64_t  sum = sum_tokens<true>(r, least, &before, &total, value);
+    uint64_t  before, total;
+    uint64_t  sum = FILTER || min_weight > 0.0f
+                    ? sum_of_thread(*r, least, value)
+                    : sum_of_thread(*r, least, weight);     /* all are kept */
+    place_sum<true>(r, sum, &before, &total);
     uint64_t  target = sample_target(s.seed, static_cast<uint64_t>(s.position),
                                      total);
     pick(*r, target, before, sum, value, [&](int id) { finish(p, row, id); });
