@@ -5,12 +5,14 @@
 #include <stdbool.h>
 #include "engine/base/check.h"
 
+/* Plans one kv head for groups of shares, one a kv head; give_to_heads() makes
+ * shares of it. */
 struct planner {
     const struct decode_plan_args *args;
     int64_t  share;          /* tiles of a share */
-    int64_t  left;           /* of the present share */
-    int      at;             /* the present share */
-    int      num_items, num_partials;
+    int64_t  left;           /* of the present group's */
+    int      at, num_groups; /* the present group */
+    int      num_items, items_max, num_partials;
     bool     full;
 };
 
@@ -26,8 +28,8 @@ decode_plan_items_max(int num_seqs, int num_kv_heads, int num_shares)
     return num_seqs * num_kv_heads + num_shares;
 }
 
-/* Tiles of the next item, at most `rest`: the first `done` tiles of this kv
- * head of a sequence have their items. */
+/* Tiles of the next item, at most `rest`: the first `done` tiles of this
+ * sequence have their items. */
 static int64_t
 item_tiles(const struct planner *p, int64_t done, int64_t rest)
 {
@@ -40,13 +42,13 @@ item_tiles(const struct planner *p, int64_t done, int64_t rest)
     return rest < p->left ? rest : p->left;
 }
 
-/* Counts an item's tiles; the next item belongs to the next share when this
- * one is used up. */
+/* Counts an item's tiles; the next item belongs to the next group when this
+ * one's shares are used up. */
 static void
 take(struct planner *p, int64_t tiles)
 {
     p->left -= tiles;
-    if (p->left <= 0 && p->at + 1 < p->args->num_shares) {
+    if (p->left <= 0 && p->at + 1 < p->num_groups) {
         p->at++;
         p->args->first[p->at] = p->num_items;
         p->left += p->share;
@@ -57,7 +59,7 @@ take(struct planner *p, int64_t tiles)
 }
 
 static void
-plan_head(struct planner *p, int seq, int kv_head)
+plan_seq(struct planner *p, int seq)
 {
     const struct decode_plan_args  *a = p->args;
     int32_t  keys = a->context_lens[seq], begin = 0;
@@ -67,13 +69,12 @@ plan_head(struct planner *p, int seq, int kv_head)
     while (rest > 0) {
         int64_t  tiles = item_tiles(p, done, rest);
         int32_t  end = begin + (int32_t) tiles * ATTENTION_DECODE_KEYS;
-        if (p->num_items == a->items_max) {
+        if (p->num_items == p->items_max) {
             p->full = true;
             return;
         }
         a->items[p->num_items++] = (struct decode_item) {
             .seq = seq, .table = a->tables[seq], .row = a->rows[seq],
-            .kv_head = kv_head,
             .position = keys - 1, .key_begin = begin,
             .key_end = end < keys ? end : keys,
             .partial = p->num_partials, .part = p->num_items - first
@@ -89,38 +90,68 @@ plan_head(struct planner *p, int seq, int kv_head)
         a->items[i].num_parts = parts;
     }
     p->num_partials += parts > 1 ? parts : 0;
-    p->full |= p->num_partials > a->partials_max;
+    p->full |= p->num_partials > a->partials_max / a->num_kv_heads;
+}
+
+/* Group g's items become those of shares g * num_kv_heads + 0, 1 ..; from the
+ * last to the first, as they move up. */
+static void
+give_to_heads(const struct planner *p)
+{
+    const struct decode_plan_args  *a = p->args;
+    int  heads = a->num_kv_heads;
+
+    for (int s = p->num_groups * heads; s <= a->num_shares; s++) {
+        a->first[s] = p->num_items * heads;
+    }
+    for (int g = p->num_groups - 1, end = p->num_items; g >= 0; g--) {
+        int  first = a->first[g], num = end - first;
+        for (int h = heads - 1; h >= 0; h--) {
+            int  to = first * heads + h * num;
+            for (int i = num - 1; i >= 0; i--) {
+                struct decode_item  item = a->items[first + i];
+                item.kv_head = h;
+                item.partial = item.partial * heads + h * item.num_parts;
+                a->items[to + i] = item;
+            }
+            a->first[g * heads + h] = to;
+        }
+        end = first;
+    }
 }
 
 int
 decode_plan(const struct decode_plan_args *a)
 {
     int64_t         tiles = 0;
+    int             heads = a->num_kv_heads;
     struct planner  p = { .args = a };
 
-    check(a->num_shares >= 1 && a->num_kv_heads >= 1);
+    check_le(1, heads);
+    check_le(heads, a->num_shares);
     check_eq(a->chunk_keys % ATTENTION_DECODE_KEYS, 0);
     for (int s = 0; s < a->num_seqs; s++) {
         tiles += a->rows[s] >= 0 ? tiles_of(a->context_lens[s]) : 0;
     }
-    tiles *= a->num_kv_heads;
-    p.share = (tiles + a->num_shares - 1) / a->num_shares;
+    p.num_groups = a->num_shares / heads;
+    p.items_max = a->items_max / heads;
+    p.share = (tiles + p.num_groups - 1) / p.num_groups;
     if (p.share < DECODE_SHARE_MIN) {
         p.share = DECODE_SHARE_MIN;
     }
     p.left = p.share;
     a->first[0] = 0;
     for (int s = 0; s < a->num_seqs && !p.full; s++) {
-        for (int h = 0; a->rows[s] >= 0 && h < a->num_kv_heads && !p.full;
-             h++)
-        {
-            plan_head(&p, s, h);
+        if (a->rows[s] >= 0) {
+            plan_seq(&p, s);
         }
     }
-    for (int b = p.at + 1; b <= a->num_shares; b++) {
-        a->first[b] = p.num_items;
+    if (p.full) {
+        return -1;
     }
-    return p.full ? -1 : p.num_items;
+    p.num_groups = p.at + 1;
+    give_to_heads(&p);
+    return p.num_items * heads;
 }
 
 /* ---- whole rows --------------------------------------------------------------------- */

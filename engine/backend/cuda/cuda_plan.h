@@ -8,13 +8,16 @@
  * the shares; those parts come first in their shares, because merging them takes
  * time that is hidden while others run.
  *
- * decode_plan(), for decode_sm90: a share is a warp's.  All (row, kv head, tile
- * of 32 keys) of a step, in this order, are cut into num_shares shares that
- * differ by one tile at most: no warp waits for another, whatever the lengths.
- * A share is never below DECODE_SHARE_MIN tiles, so small steps use fewer
- * warps.  With `chunk_keys` set the cuts are at its multiples in every sequence
- * instead, and warps get whole chunks: then a row's result does not depend on
- * the other rows (batch invariance).
+ * decode_plan(), for decode_sm90: a share is a warp's, of one kv head.  The kv
+ * heads of a sequence lie side by side and are read at the same time: by
+ * num_kv_heads shares, of the same keys.  All (row, tile of 32 keys) of a step,
+ * in this order, are cut for such groups of shares, which differ by one tile at
+ * most: no warp waits for another, whatever the lengths.  A share is never below
+ * DECODE_SHARE_MIN tiles, so small steps use fewer warps, and what num_shares is
+ * more than a multiple of num_kv_heads is not used.  With `chunk_keys` set the
+ * cuts are at its multiples in every sequence instead, and warps get whole
+ * chunks: then a row's result does not depend on the other rows (batch
+ * invariance).
  *
  * Plain C without CUDA; pure; any thread. */
 #ifndef LLM_BACKEND_CUDA_CUDA_PLAN_H
@@ -40,7 +43,7 @@ struct decode_plan_args {
     const int32_t      *tables;        /* [num_seqs] as decode_item.table */
     const int32_t      *context_lens;  /* [num_seqs] keys, >= 1 */
     int                 num_kv_heads;
-    int                 num_shares;    /* >= 1 */
+    int                 num_shares;    /* >= 1; decode_plan(): num_kv_heads */
     int                 chunk_keys;    /* 0: equal shares; else a multiple of
                                           ATTENTION_DECODE_KEYS */
     struct decode_item *items;         /* [items_max] out */

@@ -240,19 +240,20 @@ plan_decode(struct packer *p, const struct step_inputs *in,
     check_eq(at, num);
 }
 
-/* Shares of whole rows, so that no partial results are left, when the rows of a
- * step are about as long as each other and their number fits the GPU; or 0. */
+/* Shares of whole rows, so that no partial results are left, when the `num` rows
+ * of a step are about as long as each other and their number fits the GPU; or
+ * 0. */
 static int
-whole_shares(const struct cuda_backend *cb, int64_t rows)
+whole_shares(const struct cuda_backend *cb, int64_t num, int64_t heads)
 {
-    static const int  per_sm[] = { 4, 3, 5, 2, 6 };
-    _Static_assert(ATTENTION_DECODE_WARPS >= 6, "shares of a multiprocessor");
+    static const int  per_sm[] = { 4, 3, 2 };
+    _Static_assert(ATTENTION_DECODE_WARPS >= 4, "shares of a multiprocessor");
     for (size_t i = 0; i < sizeof per_sm / sizeof *per_sm; i++) {
         int64_t  room = (int64_t) cb->num_sms * per_sm[i];
-        int64_t  each = (rows + room - 1) / room;
+        int64_t  each = (num * heads + room - 1) / room;
         /* few warps idle */
-        if (rows % each == 0 && rows * 100 >= room * each * 93) {
-            return (int) (rows / each);
+        if (num % each == 0 && num * heads * 100 >= room * each * 93) {
+            return (int) (num * heads / each);
         }
     }
     return 0;
@@ -298,7 +299,7 @@ choose_shares(const struct cuda_backend *cb, const struct decode_sizes *d)
         return cb->num_sms * SHARES_FP8_PER_SM;
     }
     int  whole = d->num > 0 && d->most * d->num * 100 <= d->tiles * 104
-                 ? whole_shares(cb, d->num * heads) : 0;
+                 ? whole_shares(cb, d->num, heads) : 0;
     if (d->tiles * heads >= (whole > 0 ? SHARE_WHOLE_MIN : SHARE_TILES_MIN)) {
         return whole > 0 ? whole : cb->num_sms * SHARES_PER_SM;
     }

@@ -1,5 +1,5 @@
-/* test_cuda_plan.c - every key of every decode row is in one item, items are in
- * order, and shares are equal. */
+/* test_cuda_plan.c - every key of every decode row is in one item, the kv heads
+ * of a row are side by side, and shares are equal. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -58,24 +58,46 @@ assert_part(const struct decode_item *it, int seq, int head, int32_t key,
     return it->key_end;
 }
 
-/* Items in the order of rows and heads hold each key once; parts count up. */
-static void
-assert_covers(int num_seqs, int heads)
+static int
+by_row_and_key(const void *a, const void *b)
 {
-    int  i = 0, partials = 0;
+    const struct decode_item  *x = a, *y = b;
+    int  by_seq = x->seq - y->seq, by_head = x->kv_head - y->kv_head;
+    return by_seq != 0 ? by_seq : by_head != 0 ? by_head
+                                               : x->key_begin - y->key_begin;
+}
+
+/* Parts of a row have places of their own. */
+static void
+assert_parts(void)
+{
+    memset(step->partial_used, 0, sizeof step->partial_used);
+    for (int i = 0; i < step->num_items; i++) {
+        const struct decode_item  *it = &step->items[i];
+        int                        at = it->partial + it->part;
+        if (it->num_parts > 1) {
+            assert_in_range(at, 0, PARTIALS - 1);
+            assert_false(step->partial_used[at]);
+            step->partial_used[at] = true;
+        }
+    }
+}
+
+/* Each key is in one item; parts count up.  Puts the items in order. */
+static void
+assert_rows_are_covered(int num_seqs, int heads)
+{
+    int  i = 0;
+    qsort(step->items, (size_t) step->num_items, sizeof *step->items,
+          by_row_and_key);
     for (int s = 0; s < num_seqs; s++) {
         for (int h = 0; step->rows[s] >= 0 && h < heads; h++) {
             int32_t  key = 0, part = 0;
-            int      parts = step->items[i].num_parts;
             while (key < step->lens[s]) {
-                const struct decode_item  *it = &step->items[i++];
-                key = assert_part(it, s, h, key, part++);
-                assert_int_equal(it->num_parts, parts);
-                assert_true(parts == 1 || it->partial == partials);
+                key = assert_part(&step->items[i++], s, h, key, part++);
             }
             assert_int_equal(key, step->lens[s]);
-            assert_int_equal(part, parts);
-            partials += parts > 1 ? parts : 0;
+            assert_int_equal(step->items[i - 1].num_parts, part);
         }
     }
     assert_int_equal(i, step->num_items);
@@ -100,6 +122,25 @@ assert_blocks(int64_t most)
     for (int b = 0; b < BLOCKS; b++) {
         assert_true(step->first[b] <= step->first[b + 1]);
         assert_true(tiles_of_block(b) <= most);
+    }
+}
+
+/* The shares of a group have the same keys. */
+static void
+assert_heads_side_by_side(int heads)
+{
+    for (int b = 0; b + heads <= BLOCKS; b += heads) {
+        int  num = step->first[b + 1] - step->first[b];
+        for (int h = 0; h < heads; h++) {
+            const struct decode_item  *x = step->items + step->first[b];
+            const struct decode_item  *y = step->items + step->first[b + h];
+            assert_int_equal(step->first[b + h + 1] - step->first[b + h], num);
+            for (int i = 0; i < num; i++) {
+                assert_int_equal(x[i].seq, y[i].seq);
+                assert_int_equal(x[i].key_begin, y[i].key_begin);
+                assert_int_equal(y[i].kv_head, h);
+            }
+        }
     }
 }
 
@@ -136,9 +177,11 @@ random_steps_are_covered_in_equal_shares(void **state)
         step->num_items = decode_plan(&a);
         assert_in_range(step->num_items, 0,
                         decode_plan_items_max(num_seqs, heads, BLOCKS));
-        assert_covers(num_seqs, heads);
-        int64_t  share = (tiles * heads + BLOCKS - 1) / BLOCKS;
+        int64_t  groups = BLOCKS / heads, share = (tiles + groups - 1) / groups;
         assert_blocks(share > DECODE_SHARE_MIN ? share : DECODE_SHARE_MIN);
+        assert_heads_side_by_side(heads);
+        assert_parts();
+        assert_rows_are_covered(num_seqs, heads);
     }
 }
 
@@ -154,12 +197,13 @@ chunks_cut_a_row_at_the_same_keys_whatever_its_company(void **state)
         struct decode_plan_args  a = args_of(num_seqs, 4, 256);
         step->num_items = decode_plan(&a);
         assert_true(step->num_items > 0);
-        assert_covers(num_seqs, 4);
+        assert_blocks(1 << 30);
+        assert_parts();
+        assert_rows_are_covered(num_seqs, 4);
         assert_int_equal(step->items[0].num_parts, 6);
         for (int i = 0; i < 6; i++) {
             assert_int_equal(step->items[i].key_begin, 256 * i);
         }
-        assert_blocks(1 << 30);
     }
 }
 
@@ -194,50 +238,6 @@ a_small_step_uses_few_blocks(void **state)
 }
 
 /* ---- whole rows --------------------------------------------------------------------- */
-
-static int
-by_row_and_key(const void *a, const void *b)
-{
-    const struct decode_item  *x = a, *y = b;
-    int  by_seq = x->seq - y->seq, by_head = x->kv_head - y->kv_head;
-    return by_seq != 0 ? by_seq : by_head != 0 ? by_head
-                                               : x->key_begin - y->key_begin;
-}
-
-/* Parts of a row have places of their own. */
-static void
-assert_parts(void)
-{
-    memset(step->partial_used, 0, sizeof step->partial_used);
-    for (int i = 0; i < step->num_items; i++) {
-        const struct decode_item  *it = &step->items[i];
-        int                        at = it->partial + it->part;
-        if (it->num_parts > 1) {
-            assert_in_range(at, 0, PARTIALS - 1);
-            assert_false(step->partial_used[at]);
-            step->partial_used[at] = true;
-        }
-    }
-}
-
-static void
-assert_rows_are_covered(int num_seqs, int heads)
-{
-    int  i = 0;
-    qsort(step->items, (size_t) step->num_items, sizeof *step->items,
-          by_row_and_key);
-    for (int s = 0; s < num_seqs; s++) {
-        for (int h = 0; step->rows[s] >= 0 && h < heads; h++) {
-            int32_t  key = 0, part = 0;
-            while (key < step->lens[s]) {
-                key = assert_part(&step->items[i++], s, h, key, part++);
-            }
-            assert_int_equal(key, step->lens[s]);
-            assert_int_equal(step->items[i - 1].num_parts, part);
-        }
-    }
-    assert_int_equal(i, step->num_items);
-}
 
 static void
 random_steps_are_dealt_out_in_shares_of_whole_rows(void **state)
