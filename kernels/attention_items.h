@@ -9,7 +9,7 @@
 #define ATTENTION_GROUP_MAX    16    /* query heads per kv head, decode */
 #define ATTENTION_DECODE_KEYS  32    /* a decode_item begins at a multiple */
 #define ATTENTION_DECODE_WARPS 8     /* most shares of a multiprocessor: with
-                                        an fp8 cache; others: 6 */
+                                        an fp8 cache; others: 4 */
 
 /* Decode: one query row against the keys [key_begin, key_end), at most its
  * own, part `part` of num_parts; a row with several parts has room for its
