@@ -22,6 +22,8 @@
 #include <string.h>
 
 #define PIECES_MAX    2       /* of a tile */
+#define FUSED_CACHE_ROWS  0x7fffffff    /* of a map: how many there are is not
+                                           known */
 
 #if SM90_CODE
 
@@ -57,7 +59,7 @@ op_bring(const struct fused_params &p, const struct fused_block &b, int index)
     copy_commit();
 }
 
-template <typename T, int HD> static __device__ __forceinline__ void
+template <int HD> static __device__ __forceinline__ void
 produce_all(const struct fused_params &p, const struct fused_block &b)
 {
     struct producer_place  place = {};
@@ -74,10 +76,10 @@ produce_all(const struct fused_params &p, const struct fused_block &b)
         if (leads && w.kind == FUSED_LINEAR) {
             produce(p, b, place, w, op, policy);
         }
-        __syncwarp();
-        if (w.kind == FUSED_ATTENTION) {
-            keys_prefetch<T, HD>(p, op);
+        if (leads && w.kind == FUSED_ATTENTION) {
+            produce_keys<HD>(p, b, place, op, policy);
         }
+        __syncwarp();
         w = next;
     }
 }
@@ -87,7 +89,7 @@ consume(const struct fused_params &p, const struct fused_block &b)
 {
     struct ring_place  at = { 0, 0 };
     op_bring(p, b, 0);
-    attention_begin<HD>(p, b);
+    attention_begin(p, b);
     copy_wait<0>();
     consumers_sync();
     for (int i = 0; i < p.num_ops; i++) {
@@ -104,7 +106,7 @@ consume(const struct fused_params &p, const struct fused_block &b)
             linear_op<T, ROWS>(p, op, b, at, target);
             break;
         default:
-            attention_op<T, HD>(p, op, b, target);
+            attention_op<T, HD>(p, op, b, at, target);
             break;
         }
         copy_wait<0>();
@@ -151,7 +153,7 @@ run_block(const struct fused_args &args)
     }
     __syncthreads();
     if (threadIdx.x >= FUSED_CONSUMERS) {
-        produce_all<T, HD>(args.p, b);
+        produce_all<HD>(args.p, b);
         return;
     }
     consume<T, HD, ROWS>(args.p, b);
@@ -288,28 +290,51 @@ pieces_of(const struct fused_op *op, const struct fused_params *p)
            ? pieces_of_rows(p->num_rows, op->norm_weight != NULL) : 1;
 }
 
-/* TMA's map of the weights: 64 columns, the rows, and the 64s of columns. */
+/* TMA's map of rows of k elements: 64 columns, the rows, and the 64s of columns;
+ * a box is box_rows of box_k. */
 static cudaError_t
-weights_map(struct fused_op *op, kv_map_encoder encode, int dtype)
+rows_map(uint64_t (&to)[16], kv_map_encoder encode, int dtype,
+         const void *data, int64_t rows, int k, int box_rows, int box_k)
 {
     alignas(64) CUtensorMap  map;
-    cuuint64_t  row = static_cast<cuuint64_t>(op->k) * 2;
-    cuuint64_t  size[3] = { SWIZZLE_ELEMS,
-                            static_cast<cuuint64_t>(op->n)
-                            * (op->silu_mul ? 2 : 1),
-                            static_cast<cuuint64_t>(op->k) / SWIZZLE_ELEMS };
+    cuuint64_t  row = static_cast<cuuint64_t>(k) * 2;
+    cuuint64_t  size[3] = { SWIZZLE_ELEMS, static_cast<cuuint64_t>(rows),
+                            static_cast<cuuint64_t>(k) / SWIZZLE_ELEMS };
     cuuint64_t  pitch[2] = { row, SWIZZLE_BYTES };
-    cuuint32_t  box[3] = { SWIZZLE_ELEMS, 8, FUSED_STAGE_K / SWIZZLE_ELEMS };
+    cuuint32_t  box[3] = { SWIZZLE_ELEMS, static_cast<cuuint32_t>(box_rows),
+                           static_cast<cuuint32_t>(box_k) / SWIZZLE_ELEMS };
     cuuint32_t  step[3] = { 1, 1, 1 };
     CUresult    e = encode(
         &map, dtype == KERNEL_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
                                    : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
-        3, const_cast<void *>(op->w), size, pitch, box, step,
+        3, const_cast<void *>(data), size, pitch, box, step,
         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
         CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    static_assert(sizeof map == sizeof op->map, "its place");
-    memcpy(op->map, &map, sizeof map);
+    static_assert(sizeof map == sizeof to, "its place");
+    memcpy(to, &map, sizeof map);
     return e == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+static cudaError_t
+op_maps(struct fused_op *op, kv_map_encoder encode,
+        const struct fused_params *p)
+{
+    int          rows = keys_of_box(p->head_dim, p->block_shift);
+    cudaError_t  e = cudaSuccess;
+    if (op->kind == FUSED_LINEAR) {
+        return rows_map(op->map, encode, p->dtype, op->w,
+                        op->silu_mul ? 2 * op->n : op->n, op->k, 8,
+                        FUSED_STAGE_K);
+    }
+    if (op->kind == FUSED_ATTENTION) {
+        e = rows_map(op->map, encode, p->dtype, op->k_cache,
+                     FUSED_CACHE_ROWS, p->head_dim, rows, p->head_dim);
+    }
+    if (op->kind == FUSED_ATTENTION && e == cudaSuccess) {
+        e = rows_map(op->v_map, encode, p->dtype, op->v_cache,
+                     FUSED_CACHE_ROWS, p->head_dim, rows, p->head_dim);
+    }
+    return e;
 }
 
 extern "C" cudaError_t
@@ -325,8 +350,8 @@ fused_plan(struct fused_op *ops, const struct fused_params *p)
         if (op->kind == FUSED_LINEAR) {
             int  outs = op->silu_mul ? 8 : 16 * op->pieces;
             op->tiles = (op->n + outs - 1) / outs;
-            e = weights_map(op, encode, p->dtype);
         }
+        e = op_maps(op, encode, p);
         /* blocks with a tile more than others are others from op to op */
         op->first = first;
         first = (first + op->tiles) % p->num_blocks;

@@ -3,14 +3,16 @@
  * The kernel interprets a program, an array of ops in device memory, with one
  * block a multiprocessor.  The weights of all products are streamed through
  * shared memory in the order of the program and never wait for what the step
- * computes, so that memory is read while blocks meet between two ops.
+ * computes, so that memory is read while blocks meet between two ops; so are keys
+ * and values of earlier steps.
  *
  *   FUSED_EMBED      y[i] = x[ids[i]], the same dtype
  *   FUSED_LINEAR     what gemv_params says, of x normed as norm_params says
  *                    where there is a norm_weight; gather: row i of x is
  *                    logits_idx[i]
  *   FUSED_ATTENTION  what rope_params and then attention_params (decode) say,
- *                    from x = qkv to y, but q is not written back
+ *                    from x = qkv to y, but q is not written back; items
+ *                    begin at multiples of FUSED_ITEM_KEYS keys
  *
  * Rows are num_rows; a row without an item of attention keeps what is in y.
  * The order of every sum depends on k, or on the items, not on num_rows. */
@@ -23,6 +25,7 @@
 #define FUSED_ROWS_MAX   8
 #define FUSED_GROUP_MAX  8       /* query heads a kv head */
 #define FUSED_NORM_K_MAX 8192    /* k of a product with a norm */
+#define FUSED_ITEM_KEYS  64
 
 enum fused_kind { FUSED_EMBED = 1, FUSED_LINEAR, FUSED_ATTENTION };
 
@@ -42,7 +45,9 @@ struct fused_op {
     float         scale, q_eps, k_eps;
     void         *k_cache, *v_cache;
     const float  *q_norm, *k_norm;
-    uint64_t      map[16];       /* by fused_plan(): TMA's, of w; 128 bytes */
+    uint64_t      map[16];       /* by fused_plan(): TMA's, 128 bytes each, of
+                                    w, or of keys and values */
+    uint64_t      v_map[16];
 };
 
 struct fused_params {

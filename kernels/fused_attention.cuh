@@ -1,14 +1,15 @@
 /* fused_attention.cuh - attention of the fused step, see decode_fused.cu.
  *
  * A block takes one (item, kv head) after the other; its warps take 16 keys in
- * turns, straight from memory into operands of mma.sync: 16 bytes of a key's
- * row are two steps of the sum over head_dim, in the order that q has too; two
- * keys' values are paired with prmt, and the columns of the output are permuted.
- * The query heads of the kv head are the first 8 of 16 rows.
+ * turns, from the ring into operands of mma.sync: 16 bytes of a key's row are two
+ * steps of the sum over head_dim, in the order that q has too; two keys' values
+ * are paired with prmt, and the columns of the output are permuted.  The query
+ * heads of the kv head are the first 8 of 16 rows.
  *
- * Keys of earlier steps are loaded before the blocks meet.  The key of the row
- * itself is made by the block that needs it, which also stores it.  Warps meet in
- * shared memory, parts of a row as in attention_decode.cu. */
+ * Keys of earlier steps are on their way as weights are, and the first turn has
+ * left the ring before the blocks meet.  The key of the row itself is made by the
+ * block that needs it, which also stores it.  Warps meet in shared memory, parts
+ * of a row as in attention_decode.cu. */
 #ifndef LLM_KERNELS_FUSED_ATTENTION_CUH
 #define LLM_KERNELS_FUSED_ATTENTION_CUH
 
@@ -179,7 +180,7 @@ softmax(struct warp_state<HD> &w, float (&score)[2][4], float scale, int keys,
     float  m = w.m;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        bool  seen = i / 2 * 8 + t * 2 + i % 2 < keys;
+        bool  seen = i / 2 * 8 + t + i % 2 * 4 < keys;
         score[i / 2][i % 2] = seen ? score[i / 2][i % 2] * scale : -INFINITY;
         m = fmaxf(m, score[i / 2][i % 2]);
     }
@@ -245,13 +246,13 @@ warp_store(struct attention_smem<HD> *s, const struct unit &u,
         s->m[warp][g] = w.m;
         s->l[warp][g] = w.l;
     }
-    float  *to = s->o + (warp * u.group + g) * HD + lane % 4 * 16;
+    float  *to = s->o + (warp * u.group + g) * HD + lane % 4 * 8;
 #pragma unroll
     for (int j = 0; j < HD / 64; j++) {
 #pragma unroll
         for (int i = 0; i < 8; i++) {
             to[j * 64 + i] = w.o[j * 8 + i][0];
-            to[j * 64 + 8 + i] = w.o[j * 8 + i][1];
+            to[j * 64 + 32 + i] = w.o[j * 8 + i][1];
         }
     }
 }
@@ -388,56 +389,79 @@ parts_merge(const struct fused_params &p, const struct fused_op &op,
 
 /* ---- the op ---- */
 
-#define FUSED_TURN  (FUSED_WARPS * FUSED_KEYS)     /* keys of all warps */
-
-/* Once: what is the same in all layers, so that a layer's keys are asked for
- * without three reads one after the other. */
-template <int HD> static __device__ __forceinline__ void
+/* Once: what is the same in all layers. */
+static __device__ __forceinline__ void
 attention_begin(const struct fused_params &p, const struct fused_block &b)
 {
     int  units = __ldg(p.num_items) * p.num_kv_heads;
-    if (static_cast<int>(blockIdx.x) < units) {
-        struct unit  u = unit_of(p, static_cast<int>(blockIdx.x));
-        int          base = u.item.key_begin + b.warp * FUSED_KEYS;
-        if (b.lane < 2) {
-            b.s->row[b.warp][b.lane] = keys_row<HD>(
-                p, u, base + b.lane * FUSED_TURN);
-        }
-        if (threadIdx.x == 0) {
-            b.s->unit[0] = u;
-        }
-    }
     if (threadIdx.x == 0) {
         b.s->units = units;
     }
+    if (threadIdx.x == 0 && static_cast<int>(blockIdx.x) < units) {
+        b.s->unit[0] = unit_of(p, static_cast<int>(blockIdx.x));
+    }
 }
 
-/* All turns of a warp; next_row: of the second.  What the next turn needs is
- * asked for as soon as its registers are free. */
+/* The warp's turn from the ring, `at` being where the turn of warp 0 is; turns
+ * that no stage has: zeros. */
+template <int HD> static __device__ __forceinline__ void
+turn_read(const struct fused_params &p, const struct fused_block &b,
+          const struct unit &u, int begin, int stages, struct ring_place at,
+          struct keys16<HD> &keys)
+{
+    constexpr int  TURNS = keys_of_stage(HD) / FUSED_KEYS;   /* of a stage */
+    int  box = keys_of_box(HD, p.block_shift);
+    int  base = begin + b.warp * FUSED_KEYS;
+    if (b.warp / TURNS >= stages) {
+        keys = {};
+        return;
+    }
+    ring_step(at, b.warp / TURNS, b.stages);
+    ring_wait(&b.s->full[at.slot], at.parity);
+    keys_read<HD>(b.ring + at.slot * FUSED_STAGE_BYTES,
+                  b.warp % TURNS * FUSED_KEYS, box, u.end - base, keys);
+    __syncwarp();
+    if (b.lane < FUSED_WARPS / FUSED_GROUPS / TURNS) {
+        barrier_arrive(&b.s->empty[at.slot]);
+    }
+}
+
+/* All turns of a warp, the first of which it has read; `at` is left where what
+ * follows the unit is. */
 template <typename T, int HD> static __device__ __forceinline__ void
 turns_run(const struct fused_params &p, const struct fused_op &op,
-          const struct unit &u, const struct attention_smem<HD> *s, int base,
-          size_t next_row, struct keys16<HD> &keys, struct warp_state<HD> &w)
+          const struct fused_block &b, const struct unit &u,
+          const struct attention_smem<HD> *s, struct ring_place &at,
+          struct keys16<HD> &keys, struct warp_state<HD> &w)
 {
-    for (; base < u.item.key_end; base += FUSED_TURN) {
-        int           next = base + FUSED_TURN;
-        size_t        row = next_row;
+    constexpr int  ROUND = FUSED_TURN / keys_of_stage(HD);   /* stages */
+    int  stages = unit_stages<HD>(u), begin = u.item.key_begin;
+#pragma unroll 1
+    for (;;) {
+        int           base = begin + b.warp * FUSED_KEYS;
         float         score[2][4];
         unsigned int  prob[4];
-        keys_patch<HD>(s, u, base, keys);
-        scores<T, HD>(s, keys, score);
-        keys_load<T, HD>(op, u, next, row, keys);
-        next_row = keys_row<HD>(p, u, next + FUSED_TURN);
-        softmax<T, HD>(w, score, op.scale * LOG2_E, u.item.key_end - base,
-                       prob);
-        values<T, HD>(w, keys, prob);
-        values_load<T, HD>(op, u, next, row, keys);
+        if (base < u.item.key_end) {
+            keys_patch<HD>(s, u, base, keys);
+            scores<T, HD>(s, keys, score);
+            softmax<T, HD>(w, score, op.scale * LOG2_E,
+                           u.item.key_end - base, prob);
+            values<T, HD>(w, keys, prob);
+        }
+        ring_step(at, min(stages, ROUND), b.stages);
+        stages -= min(stages, ROUND);
+        begin += FUSED_TURN;
+        if (begin >= u.item.key_end) {
+            break;
+        }
+        turn_read<HD>(p, b, u, begin, stages, at, keys);
     }
 }
 
 template <typename T, int HD> static __device__ __forceinline__ void
 attention_op(const struct fused_params &p, const struct fused_op &op,
-             const struct fused_block &b, unsigned int target)
+             const struct fused_block &b, struct ring_place &at,
+             unsigned int target)
 {
     struct attention_smem<HD>  *s = reinterpret_cast<struct attention_smem<HD> *>(
         b.x);
@@ -453,14 +477,8 @@ attention_op(const struct fused_params &p, const struct fused_op &op,
         }
         struct keys16<HD>      keys;
         struct warp_state<HD>  w = {};
-        int     base = u.item.key_begin + b.warp * FUSED_KEYS;
-        size_t  row = i == first ? b.s->row[b.warp][0]
-                                 : keys_row<HD>(p, u, base);
-        size_t  next_row = i == first ? b.s->row[b.warp][1]
-                                      : keys_row<HD>(p, u, base + FUSED_TURN);
         struct head_lane       h = head_begin<HD>(p, op, u);
-        keys_load<T, HD>(op, u, base, row, keys);
-        values_load<T, HD>(op, u, base, row, keys);
+        turn_read<HD>(p, b, u, u.item.key_begin, unit_stages<HD>(u), at, keys);
         w.m = -INFINITY;
         if (!met) {
             meet_wait(p.barrier, target);
@@ -468,7 +486,7 @@ attention_op(const struct fused_params &p, const struct fused_op &op,
         }
         heads_prepare<T, HD>(p, op, u, h, s);
         consumers_sync();
-        turns_run<T, HD>(p, op, u, s, base, next_row, keys, w);
+        turns_run<T, HD>(p, op, b, u, s, at, keys, w);
         warp_store<HD>(s, u, w);
         consumers_sync();
         warps_merge<T, HD>(p, op, u, s);

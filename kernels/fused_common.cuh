@@ -7,7 +7,8 @@
  *
  * A stage of the ring is 16 rows of FUSED_STAGE_K weights, brought by TMA as two
  * boxes of 8 rows.  In a box, 64 weights of each row are together, 128 bytes a
- * row, swizzled: 16-byte piece c of row r is at c ^ r.
+ * row, swizzled: 16-byte piece c of row r is at c ^ r.  Or it is keys and values,
+ * see fused_keys.cuh.
  *
  * What another block wrote is read past L1 (ld.cg, cp.async.cg). */
 #ifndef LLM_KERNELS_FUSED_COMMON_CUH
@@ -69,8 +70,6 @@ struct fused_smem {
     int              last;
     int              units;      /* of attention, the same in all layers; */
     struct unit      unit[2];    /* the block's first, always, and another */
-    size_t           row[FUSED_WARPS][2];  /* where the warps' first and second
-                                              turns of the first unit are */
 };
 
 /* Kernel parameters; sizes are those of shared memory. */

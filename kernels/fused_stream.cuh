@@ -1,5 +1,6 @@
 /* fused_stream.cuh - the producer warp's part of products, see decode_fused.cu:
- * the block's weights, in the order of the program, through the ring. */
+ * the block's weights, in the order of the program, through the ring.  Keys and
+ * values: fused_keys.cuh. */
 #ifndef LLM_KERNELS_FUSED_STREAM_CUH
 #define LLM_KERNELS_FUSED_STREAM_CUH
 
@@ -32,13 +33,13 @@ struct producer_place {
     int                under_way;
 };
 
-static __device__ __forceinline__ void
-produce_stage(const struct fused_block &b, struct producer_place &place,
-              const void *map, int low, int high, int chunk, uint64_t policy)
+/* Where so many bytes go now, when there is room; they count for *full. */
+static __device__ __forceinline__ char *
+stage_begin(const struct fused_block &b, struct producer_place &place,
+            unsigned int bytes, uint64_t *&full)
 {
-    int        slot = place.at.slot;
-    uint64_t  *full = &b.s->full[slot];
-    char      *to = b.ring + slot * FUSED_STAGE_BYTES;
+    int  slot = place.at.slot;
+    full = &b.s->full[slot];
     /* more would only wait in the memory's queues, before what others need */
     if (place.under_way == FUSED_WINDOW) {
         ring_wait(&b.s->full[place.landed.slot], place.landed.parity);
@@ -47,10 +48,19 @@ produce_stage(const struct fused_block &b, struct producer_place &place,
     }
     place.under_way++;
     ring_wait(&b.s->empty[slot], place.at.parity ^ 1);
-    barrier_arrive_expect(full, FUSED_STAGE_BYTES);
+    barrier_arrive_expect(full, bytes);
+    ring_step(place.at, 1, b.stages);
+    return b.ring + slot * FUSED_STAGE_BYTES;
+}
+
+static __device__ __forceinline__ void
+produce_stage(const struct fused_block &b, struct producer_place &place,
+              const void *map, int low, int high, int chunk, uint64_t policy)
+{
+    uint64_t  *full;
+    char      *to = stage_begin(b, place, FUSED_STAGE_BYTES, full);
     tma_load_3d(to, map, 0, low, chunk, full, policy);
     tma_load_3d(to + FUSED_BOX_BYTES, map, 0, high, chunk, full, policy);
-    ring_step(place.at, 1, b.stages);
 }
 
 static __device__ __forceinline__ void
