@@ -11,8 +11,7 @@
  *                    where there is a norm_weight; gather: row i of x is
  *                    logits_idx[i]
  *   FUSED_ATTENTION  what rope_params and then attention_params (decode) say,
- *                    from x = qkv to y, but q is not written back; items
- *                    begin at multiples of FUSED_ITEM_KEYS keys
+ *                    from x = qkv to y, but q is not written back
  *
  * Rows are num_rows; a row without an item of attention keeps what is in y.
  * The order of every sum depends on k, or on the items, not on num_rows. */
@@ -25,7 +24,8 @@
 #define FUSED_ROWS_MAX   8
 #define FUSED_GROUP_MAX  8       /* query heads a kv head */
 #define FUSED_NORM_K_MAX 8192    /* k of a product with a norm */
-#define FUSED_ITEM_KEYS  64
+#define FUSED_ITEM_KEYS  64      /* the keys of an item are a multiple, but
+                                    for a row's last */
 
 enum fused_kind { FUSED_EMBED = 1, FUSED_LINEAR, FUSED_ATTENTION };
 

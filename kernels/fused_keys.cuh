@@ -35,6 +35,8 @@ keys_of_box(int head_dim, int block_shift)
            ? keys_of_stage(head_dim) : 1 << block_shift;
 }
 
+static_assert(FUSED_ITEM_KEYS % keys_of_stage(64) == 0, "stages of items");
+
 #if SM90_CODE
 
 /* Operands of a warp's turn. */

@@ -236,14 +236,6 @@ tma_load_4d(void *dst, const CUtensorMap *map, int c0, int c1, int c2, int c3,
                     "r"(c3), "r"(smem_u32(barrier)), "l"(policy) : "memory");
 }
 
-/* To L2, in multiples of 16 bytes. */
-static __device__ __forceinline__ void
-bulk_prefetch(const void *p, unsigned int bytes)
-{
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n"
-                 :: "l"(p), "r"(bytes) : "memory");
-}
-
 /* tma_load_2d() into every block of the cluster in `blocks`, at dst's offset and
  * for the barrier at barrier's. */
 static __device__ __forceinline__ void

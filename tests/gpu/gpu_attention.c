@@ -386,8 +386,7 @@ compare_fused(const struct cache_case *c, const struct step *s,
     }
 }
 
-/* 5 to 8 rows of more keys than a step in one launch takes, the first so long
- * that it is cut. */
+/* 5 to 8 rows of many keys, the first so long that it is cut. */
 static void
 fill_few(struct step *s)
 {

@@ -1,11 +1,10 @@
 /* cuda_fuse.c - small decode steps as one launch: kernels/decode_fused.cu.
  *
- * In a step of at most FUSED_ROWS_MAX rows of a model and not too many keys the
- * ops do not launch anything: each appends itself to a program, which runs when
- * the step ends.  An op that the kernel does not take runs what there is so
- * far, then itself as always, and so do the rest of the ops; later steps of
- * that model and number of rows do not try again.  So a step of any ops gives
- * the right result.
+ * In a step of at most FUSED_ROWS_MAX rows of a model the ops do not launch
+ * anything: each appends itself to a program, which runs when the step ends.
+ * An op that the kernel does not take runs what there is so far, then itself as
+ * always, and so do the rest of the ops; later steps of that model and number
+ * of rows do not try again.  So a step of any ops gives the right result.
  *
  * A program is uploaded in the first step of its model and rows, which is not
  * recorded; later ones issue the same ops, as backend.h has it, and find it
@@ -16,13 +15,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-
-/* Steps of more rows than FEW and of keys, times kv heads, between KEYS_MAX and
- * KEYS_MIN are faster kernel by kernel: on an H200 by 2 % with 8 rows of 1,024
- * keys of 8 heads.  Below and above, and with few rows always, one launch is. */
-#define FUSED_ROWS_FEW  4
-#define FUSED_KEYS_MAX  40960
-#define FUSED_KEYS_MIN  256000       /* more than BLOCK_TILES_MAX, cuda_step.c */
 
 /* ---- programs --------------------------------------------------------------------- */
 
@@ -77,23 +69,15 @@ program_of(struct cuda_backend *cb)
     return NULL;
 }
 
-static bool
-is_faster(const struct cuda_backend *cb, int64_t num_keys)
-{
-    int64_t  keys = num_keys * cb->model->num_kv_heads;
-    return cb->rows <= FUSED_ROWS_FEW || keys <= FUSED_KEYS_MAX
-           || keys >= FUSED_KEYS_MIN;
-}
-
 void
-cuda_fuse_begin(struct cuda_backend *cb, bool is_decode, int64_t num_keys)
+cuda_fuse_begin(struct cuda_backend *cb, bool is_decode)
 {
     struct cuda_fuse  *f = &cb->fuse;
     f->program = NULL;
     f->on = f->open = false;
     f->num_ops = 0;
     if (!cb->fuses || !is_decode || cb->model == NULL || cb->model->kv_fp8
-        || cb->rows > FUSED_ROWS_MAX || !is_faster(cb, num_keys))
+        || cb->rows > FUSED_ROWS_MAX)
     {
         return;
     }

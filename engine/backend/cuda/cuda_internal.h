@@ -276,8 +276,7 @@ struct cuda_model *cuda_model_of(struct cuda_backend *cb, uint64_t model_id);
  * nothing else to do. */
 int cuda_fuse_reserve(struct cuda_backend *cb, struct err *err);
 void cuda_fuse_release(struct cuda_backend *cb);
-void cuda_fuse_begin(struct cuda_backend *cb, bool is_decode,
-                     int64_t num_keys);
+void cuda_fuse_begin(struct cuda_backend *cb, bool is_decode);
 void cuda_fuse_end(struct cuda_backend *cb);
 bool cuda_fuse_embed(struct cuda_backend *cb, const struct tensor *x,
                      const struct weight *w);

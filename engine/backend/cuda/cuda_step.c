@@ -28,8 +28,6 @@
 #define CHUNK_LONG_FROM   4096
 #define GROW_MIN          (-2)     /* CHUNK_KEYS >> 2 is one tile */
 #define FEW_BLOCKS_PER_SM 1
-#define FUSED_CHUNK_KEYS  64       /* items of a step in one launch have a
-                                      multiple */
 #define WORD              16       /* bytes the device reads at once */
 #define SHARES_PER_SM     4        /* the best of 2 to 6 on an H200 */
 #define BLOCK_ROWS_MIN    5        /* a multiprocessor a share: from so many rows */
@@ -197,9 +195,9 @@ choose_chunk(const struct cuda_backend *cb, const struct step_inputs *in,
     int      most = cb->num_sms / cb->model->num_kv_heads, chunk;
     int64_t  keys = count_keys(in);
     most = min_int(most > in->num_seqs ? most : in->num_seqs, cb->max_splits);
-    chunk = (int) ((keys - 1) / most) / FUSED_CHUNK_KEYS * FUSED_CHUNK_KEYS;
+    chunk = (int) ((keys - 1) / most) / FUSED_ITEM_KEYS * FUSED_ITEM_KEYS;
     do {
-        chunk += FUSED_CHUNK_KEYS;
+        chunk += FUSED_ITEM_KEYS;
         *num = 0;
         for (int s = 0; s < in->num_seqs; s++) {
             *num += (in->context_lens[s] + chunk - 1) / chunk;
@@ -476,7 +474,7 @@ pack_step(struct cuda_backend *cb, const struct step_inputs *in)
     cb->num_decode = cb->num_shares = 0;
     cb->block_shares = false;
     plan_prefill(&p, in, tables);
-    cuda_fuse_begin(cb, is_decode(in), count_keys(in));
+    cuda_fuse_begin(cb, is_decode(in));
     if (cb->fuse.on || !plan_shares(&p, in, rows, tables)) {
         plan_decode(&p, in, tables);
     }
