@@ -1,9 +1,9 @@
 #!/bin/bash
 # gpu_sanitize.sh - compute-sanitizer over test-backend-cuda --small, every test by itself.
 #
-# usage: BIN=build/release tools/gpu_sanitize.sh memcheck racecheck initcheck [-- NAME]
+# usage: BIN=build/release tools/gpu_sanitize.sh memcheck racecheck initcheck [-- NAME ...]
 #
-# NAME: the tests whose name contains it.  JOBS (8) tests run at a time, each for at most LIMIT (240) seconds; one
+# NAME: the tests whose name contains one of them.  JOBS (8) tests run at a time, each for at most LIMIT (240) seconds; one
 # that takes longer has failed.  A report that a line of tools/gpu_sanitize.known explains does not fail its test;
 # it is counted, and the reason printed.  Skips, and says so, where there is no compute-sanitizer or no GPU.
 set -uo pipefail
@@ -60,7 +60,8 @@ one() {      # one TOOL TEST
 export -f one judge
 export BIN LIMIT KNOWN sanitizer logs
 
-"$BIN/test-backend-cuda" --list "$@" > "$logs/names" || exit 1
+[ $# -gt 0 ] || set -- ""
+for name; do "$BIN/test-backend-cuda" --list "$name"; done > "$logs/names"
 for tool in "${tools[@]}"; do
     sed "s/^/$tool /" "$logs/names"
 done | xargs -P "$JOBS" -L 1 bash -c 'one "$0" "$1"' | tee "$logs/all"
