@@ -24,7 +24,7 @@ template <typename IO_, typename KV_, int HD_, bool TWICE_> struct decode_shape 
     /* of a block, one block an SM; turning codes into operands takes more */
     static constexpr int  WARPS = FP8 ? ATTENTION_DECODE_WARPS : 4;
     static constexpr int  THREADS = WARPS * WARP;
-    static constexpr int  RING_BYTES = (FP8 ? 24 : 48) * 1024;  /* of a warp */
+    static constexpr int  RING_BYTES = (FP8 ? 24 : 32) * 1024;  /* of a warp */
     static constexpr int  SMEM_BYTES = WARPS * RING_BYTES;
     static constexpr int  STAGES = RING_BYTES / STAGE_BYTES;
     /* a lane's part of a row of V: PIECES times so many bytes, columns */

@@ -386,7 +386,8 @@ compare_fused(const struct cache_case *c, const struct step *s,
     }
 }
 
-/* 5 to 8 rows of many keys, the first so long that it is cut. */
+/* 5 to 8 rows of many keys, the first so long that it is cut.  With a window, be
+ * it longer than they are, such a step is not one launch. */
 static void
 fill_few(struct step *s)
 {
@@ -448,7 +449,8 @@ test_rope_append_and_attention_of_a_step_agree(void)
         fused_one(&(struct cache_case) {
             .dtype = DTYPE_BF16, .kv_dtype = DTYPE_BF16,
             .heads = i == 1 ? 8 : 32, .kv_heads = 8, .head_dim = i < 2 ? 128 : 64,
-            .block_size = 64, .num_blocks = 170, .norm = i == 1 }, fill_few);
+            .block_size = 64, .num_blocks = 170, .norm = i == 1,
+            .window = i == 0 ? 5000 : 0 }, fill_few);
     }
 }
 
