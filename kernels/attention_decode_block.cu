@@ -29,9 +29,9 @@
  * NaN: rows of a block outside the item's keys are what the cache holds: their
  * scores are masked by index and their V overwritten with zeros.
  *
- * Steps of more keys and an fp8 cache are attention_decode_sm90.cu's: at 32 rows
- * of 1,024 keys both take the same time, at 256 this one 3 % more.  cuda_step.c
- * has the limits. */
+ * Steps of more keys and an fp8 cache are attention_decode_sm90.cu's, and steps in
+ * one launch have their own.  cuda_step.c has the limits, measured when the former
+ * read by TMA's boxes: at 32 rows of 1,024 keys both took the same time. */
 #include "kernels/decode_block_merge.cuh"
 
 #if SM90_CODE
