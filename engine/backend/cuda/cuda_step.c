@@ -29,7 +29,7 @@
 #define GROW_MIN          (-2)     /* CHUNK_KEYS >> 2 is one tile */
 #define FEW_BLOCKS_PER_SM 1
 #define WORD              16       /* bytes the device reads at once */
-#define SHARES_PER_SM     4        /* the best of 2 to 6 on an H200 */
+#define SHARES_PER_SM     4        /* warps of a 16-bit cache's kernel */
 #define BLOCK_ROWS_MIN    5        /* a multiprocessor a share: from so many rows */
 #define BLOCK_TILES_MAX   8000     /* on, below so many tiles of 32 keys and one kv
                                       head, where a step is not one launch */
