@@ -40,8 +40,8 @@ take_query(unsigned int (&q)[HD / 4], struct consumer &at,
     at.q_parity ^= 1;
 #pragma unroll
     for (int d = 0; d < HD / 16; d++) {
-        load_fragments(q + d * 4, smem->q + (d / 4 * ROWS + row) * SWIZZLE_ELEMS
-                                  + ((d % 4 * 2 + c) ^ (row & 7)) * 8);
+        load_matrix(q + d * 4, smem->q + (d / 4 * ROWS + row) * SWIZZLE_ELEMS
+                               + ((d % 4 * 2 + c) ^ (row & 7)) * 8);
     }
     __syncwarp();
     release(&smem->q_empty[at.group]);

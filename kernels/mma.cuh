@@ -15,6 +15,13 @@ copy_async(void *dst, const void *src, bool valid)
 }
 
 static __device__ __forceinline__ void
+copy_async(void *dst, const void *src)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n"
+                 :: "r"(smem_u32(dst)), "l"(src) : "memory");
+}
+
+static __device__ __forceinline__ void
 copy_commit(void)
 {
     asm volatile("cp.async.commit_group;\n" ::: "memory");
@@ -27,6 +34,15 @@ copy_wait(void)
     asm volatile("cp.async.wait_group %0;\n" :: "n"(PENDING) : "memory");
 }
 
+/* For all of this thread's copies, in groups or not. */
+static __device__ __forceinline__ void
+copy_wait_all(void)
+{
+    asm volatile("cp.async.wait_all;\n" ::: "memory");
+}
+
+/* Four 8 x 8 fragments of 16-bit elements: lane l says where row l mod 8 of
+ * fragment l / 8 is. */
 static __device__ __forceinline__ void
 load_matrix(unsigned int r[4], const void *p)
 {

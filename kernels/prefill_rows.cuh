@@ -107,22 +107,13 @@ softmax_tile(float (&s)[KEYS / 2], float scale, float (&m)[2], float (&l)[2],
     }
 }
 
-template <typename T> static __device__ __forceinline__ unsigned int
-pack2(float low, float high)
-{
-    T               pair[2] = { from_float<T>(low), from_float<T>(high) };
-    unsigned short  bits[2];
-    memcpy(bits, pair, sizeof bits);
-    return bits[0] | static_cast<unsigned int>(bits[1]) << 16;
-}
-
 /* Accumulators of scores as left operands: four registers for 16 keys. */
 template <typename T> static __device__ __forceinline__ void
 pack_scores(const float (&s)[KEYS / 2], unsigned int (&prob)[KEYS / 4])
 {
 #pragma unroll
     for (int i = 0; i < KEYS / 4; i++) {
-        prob[i] = pack2<T>(s[2 * i], s[2 * i + 1]);
+        prob[i] = pack<T>(s[2 * i], s[2 * i + 1]);
     }
 }
 
@@ -157,7 +148,7 @@ store_rows(const struct attention_params &p, const struct unit &u,
 #pragma unroll
             for (int j = 0; j < 4; j++) {
                 const float  *x = &o[(i + j) * 4 + 2 * half];
-                w[j] = pack2<T>(x[0] * by, x[1] * by);
+                w[j] = pack<T>(x[0] * by, x[1] * by);
             }
             transpose_quad(w);
             if (row < u.num_rows) {

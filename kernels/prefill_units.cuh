@@ -4,6 +4,7 @@
 #define LLM_KERNELS_PREFILL_UNITS_CUH
 
 #include "kernels/kv_map.cuh"
+#include "kernels/mma.cuh"
 #include "kernels/wgmma.cuh"
 
 #define ROWS           128      /* of an item */
@@ -208,7 +209,7 @@ produce_query(const struct attention_params &p, int group,
             copy_async(smem->q + (half * ROWS + row) * SWIZZLE_ELEMS
                        + (c ^ (row & 7)) * 8, from + skip + chunk * 16);
         }
-        copy_async_wait();
+        copy_wait_all();
         barrier_arrive(&smem->q_full[group]);
         at.next();
     }

@@ -1,6 +1,5 @@
-/* wgmma.cuh - what some kernels need besides sm90.cuh: wgmma_ss() of other
- * widths than 128, left operands from shared memory to registers, words of four
- * lanes turned over. */
+/* wgmma.cuh - what some kernels need besides sm90.cuh: wgmma of other widths
+ * and operands, words of four lanes turned over. */
 #ifndef LLM_KERNELS_WGMMA_CUH
 #define LLM_KERNELS_WGMMA_CUH
 
@@ -77,30 +76,6 @@ wgmma_rs_rows(float (&d)[64], const unsigned int *a, uint64_t b, int add,
               __half)
 {
     SM90_WGMMA_RS_ROWS("f16");
-}
-
-/* Four 8 x 8 fragments of 16-bit elements, lane l says where row l mod 8 of
- * fragment l / 8 is. */
-static __device__ __forceinline__ void
-load_fragments(unsigned int *a, const void *row)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, "
-                 "[%4];\n" : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3])
-                 : "r"(smem_u32(row)) : "memory");
-}
-
-/* 16 bytes past L1, and the wait for all of this thread's. */
-static __device__ __forceinline__ void
-copy_async(void *dst, const void *src)
-{
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n"
-                 :: "r"(smem_u32(dst)), "l"(src) : "memory");
-}
-
-static __device__ __forceinline__ void
-copy_async_wait(void)
-{
-    asm volatile("cp.async.wait_all;\n" ::: "memory");
 }
 
 /* Word i of lane j of four lanes becomes word j of lane i. */
