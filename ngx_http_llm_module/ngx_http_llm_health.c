@@ -78,6 +78,7 @@ ngx_http_llm_health_handler(ngx_http_request_t *r)
  * 200 {"status":"ready","engines":{"chat":"ready"}}
  * 503 {"status":"not_ready","engines":{"chat":"loading"}}
  * 503 {"status":"not_ready","engines":{"chat":"failed"},"reasons":{"chat":"..."}}
+ * "connecting" has the reason of the last failure, until the engine is there
  */
 
 ngx_int_t

@@ -83,12 +83,16 @@ ngx_http_llm_session_set_reason(ngx_http_llm_session_t *s, const char *text,
 }
 
 
-/* NULL: nothing is known */
+/*
+ * NULL: nothing is known.  A session that connects again keeps the reason it
+ * was lost for, or an engine that dies at every start would have one only
+ * between two starts.
+ */
 
 const char *
 ngx_http_llm_session_reason(ngx_http_llm_session_t *s)
 {
-    if (s && s->state == NGX_HTTP_LLM_DOWN && s->reason[0]) {
+    if (s && s->state != NGX_HTTP_LLM_UP && s->reason[0]) {
         return (const char *) s->reason;
     }
 
@@ -101,7 +105,7 @@ ngx_http_llm_session_reason(ngx_http_llm_session_t *s)
 const char *
 ngx_http_llm_session_message(ngx_http_llm_session_t *s)
 {
-    if (ngx_http_llm_session_reason(s) && s->message[0]) {
+    if (s && s->state == NGX_HTTP_LLM_DOWN && s->message[0]) {
         return (const char *) s->message;
     }
 

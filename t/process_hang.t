@@ -78,28 +78,34 @@ for my $case (['stopped', 2], ['steps', 12]) {
     like($said, qr/takes "beside", "replace" or "keep", not "sometimes"/, 'reload has three values');
 }
 
-# An engine that dies at every start: pauses, an idle machine, the reason for all.
+# An engine that dies at every start: pauses, an idle machine, the reason for all,
+# also while it is being tried again.
 {
-    my $n = LLM::Nginx->new(engine => 'fail_start 1000; exit_code 9;');
+    my $n = LLM::Nginx->new(engine => 'fail_start 1000; fail_delay 300; exit_code 9;');
     $n->start;
     ok($n->wait_for(sub { $n->log =~ /again in 2 s/ }), 'dies twice');
     my @pids = ($n->supervisor, $n->standby // 0, $n->workers, $n->master);
     my $used = cpu(@pids);
     my $t = time;
-    my %status;
+    my (%status, %state, @unexplained);
     $n->wait_for(sub {
-        $status{ $n->get('/ready')->{status} }++;
+        my $ready = $n->get('/ready');
+        my ($state) = $ready->{body} =~ /"engines":\{"chat":"(\w+)"\}/;
+        $state{$state // 'none'}++;
+        push @unexplained, $ready->{body}
+            if $ready->{body} !~ /"reasons":\{"chat":"it exited with code 9, it is started again in \d+ s/;
+        $status{$ready->{status}}++;
         my $r = $n->chat;
         $status{$r->{status}}++;
         $status{'no Retry-After'}++ if $r->{head} !~ /^Retry-After: [1-9]/m;
         sleep 0.1;
-        return time - $t > 3;
-    });
+        return time - $t > 4;
+    }, 20);
     is(join(',', sort keys %status), '503', '503 with Retry-After for everybody');
     cmp_ok(cpu(@pids) - $used, '<', 0.3, 'and nearly no CPU time');
-    like($n->get('/ready')->{body}, qr/"chat":"failed".*"chat":"it exited with code 9, it is started again in \d+ s/,
-        'llm_health says why and when');
-    like($n->chat->{body}, qr/"message":"The engine does not run now: it exited with code 9, /,
+    is(join(',', sort keys %state), 'connecting,failed', 'llm_health says whether it is tried just now');
+    is($unexplained[0], undef, 'and why and when in either state');
+    ok($n->wait_for(sub { $n->chat->{body} =~ /"message":"The engine does not run now: it exited with code 9, / }),
         'so does the 503');
     my @warned = $n->log =~ /\[warn\].*does not run: /g;
     ok(@warned <= 2, 'each worker says it once') or diag(scalar @warned);
