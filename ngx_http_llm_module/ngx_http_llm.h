@@ -558,6 +558,8 @@ void ngx_http_llm_session_flush(ngx_http_llm_session_t *s);
 
 ngx_int_t ngx_http_llm_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_llm_set_request_id(ngx_http_llm_ctx_t *ctx);
+ngx_int_t ngx_http_llm_send_json(ngx_http_request_t *r, ngx_uint_t status,
+    ngx_buf_t *b);
 ngx_table_elt_t *ngx_http_llm_find_header(ngx_http_request_t *r,
     const char *name, size_t len);
 

@@ -455,3 +455,20 @@ ngx_http_llm_body_handler(ngx_http_request_t *r)
 
     ngx_http_llm_request_submit(ctx);
 }
+
+
+/* a document of nginx's own, for which no engine is asked */
+
+ngx_int_t
+ngx_http_llm_send_json(ngx_http_request_t *r, ngx_uint_t status, ngx_buf_t *b)
+{
+    ngx_http_complex_value_t  document;
+
+    static ngx_str_t          type = ngx_string("application/json");
+
+    ngx_memzero(&document, sizeof(ngx_http_complex_value_t));
+    document.value.data = b->pos;
+    document.value.len = b->last - b->pos;
+
+    return ngx_http_send_response(r, status, &type, &document);
+}

@@ -18,8 +18,6 @@ static u_char *ngx_http_llm_card(u_char *p, ngx_str_t *name,
     ngx_http_llm_model_t *model, time_t created);
 static u_char *ngx_http_llm_cards(u_char *p, ngx_http_llm_model_t *model,
     time_t created);
-static ngx_int_t ngx_http_llm_send_models(ngx_http_request_t *r,
-    ngx_buf_t *b);
 
 
 /*
@@ -184,7 +182,7 @@ ngx_http_llm_list_models(ngx_http_llm_ctx_t *ctx)
         b->last = ngx_http_llm_card(b->last, &ctx->model_id, model,
                                     mcf->created);
 
-        return ngx_http_llm_send_models(r, b);
+        return ngx_http_llm_send_json(r, NGX_HTTP_OK, b);
     }
 
     if (model) {
@@ -226,7 +224,7 @@ ngx_http_llm_list_models(ngx_http_llm_ctx_t *ctx)
 
     b->last = ngx_sprintf(b->last, "]}");
 
-    return ngx_http_llm_send_models(r, b);
+    return ngx_http_llm_send_json(r, NGX_HTTP_OK, b);
 }
 
 
@@ -270,33 +268,4 @@ ngx_http_llm_cards(u_char *p, ngx_http_llm_model_t *model, time_t created)
     }
 
     return p;
-}
-
-
-static ngx_int_t
-ngx_http_llm_send_models(ngx_http_request_t *r, ngx_buf_t *b)
-{
-    ngx_int_t    rc;
-    ngx_chain_t  out;
-
-    r->headers_out.status = NGX_HTTP_OK;
-    r->headers_out.content_length_n = b->last - b->pos;
-
-    ngx_str_set(&r->headers_out.content_type, "application/json");
-    r->headers_out.content_type_len = r->headers_out.content_type.len;
-    r->headers_out.content_type_lowcase = NULL;
-
-    rc = ngx_http_send_header(r);
-
-    if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
-        return rc;
-    }
-
-    b->last_buf = (r == r->main);
-    b->last_in_chain = 1;
-
-    out.buf = b;
-    out.next = NULL;
-
-    return ngx_http_output_filter(r, &out);
 }

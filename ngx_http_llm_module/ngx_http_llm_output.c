@@ -20,6 +20,9 @@ static ngx_int_t ngx_http_llm_output_intercept(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_output_no_head(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_output_send(ngx_http_llm_ctx_t *ctx);
 static ngx_int_t ngx_http_llm_output_last(ngx_http_llm_ctx_t *ctx);
+static ngx_chain_t *ngx_http_llm_output_take(ngx_http_llm_ctx_t *ctx);
+static ngx_int_t ngx_http_llm_output_pass(ngx_http_llm_ctx_t *ctx,
+    ngx_chain_t *out);
 static void ngx_http_llm_output_wait(ngx_http_llm_ctx_t *ctx);
 static void ngx_http_llm_output_finalize(ngx_http_llm_ctx_t *ctx,
     ngx_uint_t finish, ngx_int_t rc);
@@ -391,7 +394,6 @@ static void
 ngx_http_llm_output_send(ngx_http_llm_ctx_t *ctx)
 {
     ngx_int_t                 rc;
-    ngx_chain_t              *out;
     ngx_connection_t         *c;
     ngx_http_request_t       *r;
     ngx_http_llm_loc_conf_t  *llcf;
@@ -417,29 +419,15 @@ ngx_http_llm_output_send(ngx_http_llm_ctx_t *ctx)
 
     } else if (ctx->pending && ctx->busy == NULL) {
 
-        out = ctx->pending;
-
         if (ctx->head.flags & LLM_HEAD_STREAM) {
             ctx->tail->flush = 1;
         }
 
-        ctx->pending = NULL;
-        ctx->last_pending = &ctx->pending;
-        ctx->tail = NULL;
-        ctx->pending_bytes = 0;
-
-        rc = ngx_http_output_filter(r, out);
-
-        ngx_chain_update_chains(r->pool, &ctx->free, &ctx->busy, &out,
-                                (ngx_buf_tag_t) &ngx_http_llm_module);
+        rc = ngx_http_llm_output_pass(ctx, ngx_http_llm_output_take(ctx));
 
     } else if (ctx->busy || c->buffered || r->buffered) {
 
-        rc = ngx_http_output_filter(r, NULL);
-
-        out = NULL;
-        ngx_chain_update_chains(r->pool, &ctx->free, &ctx->busy, &out,
-                                (ngx_buf_tag_t) &ngx_http_llm_module);
+        rc = ngx_http_llm_output_pass(ctx, NULL);
 
         if (rc != NGX_ERROR && ctx->busy == NULL && ctx->pending) {
             ngx_http_llm_output_send(ctx);
@@ -462,6 +450,40 @@ ngx_http_llm_output_send(ngx_http_llm_ctx_t *ctx)
     }
 
     ngx_http_llm_output_wait(ctx);
+}
+
+
+/* what has come and was not sent: the caller's now */
+
+static ngx_chain_t *
+ngx_http_llm_output_take(ngx_http_llm_ctx_t *ctx)
+{
+    ngx_chain_t  *out;
+
+    out = ctx->pending;
+
+    ctx->pending = NULL;
+    ctx->last_pending = &ctx->pending;
+    ctx->tail = NULL;
+    ctx->pending_bytes = 0;
+
+    return out;
+}
+
+
+/* to nginx's filters, NULL: what they hold; the buffers sent are free again */
+
+static ngx_int_t
+ngx_http_llm_output_pass(ngx_http_llm_ctx_t *ctx, ngx_chain_t *out)
+{
+    ngx_int_t  rc;
+
+    rc = ngx_http_output_filter(ctx->request, out);
+
+    ngx_chain_update_chains(ctx->request->pool, &ctx->free, &ctx->busy, &out,
+                            (ngx_buf_tag_t) &ngx_http_llm_module);
+
+    return rc;
 }
 
 
@@ -518,7 +540,6 @@ static ngx_int_t
 ngx_http_llm_output_last(ngx_http_llm_ctx_t *ctx)
 {
     ngx_int_t            rc;
-    ngx_chain_t         *out;
     ngx_http_request_t  *r;
 
     r = ctx->request;
@@ -541,20 +562,10 @@ ngx_http_llm_output_last(ngx_http_llm_ctx_t *ctx)
     ctx->last_sent = 1;
 
     if (ctx->pending) {
-        out = ctx->pending;
-
         ctx->tail->last_buf = (r == r->main);
         ctx->tail->last_in_chain = 1;
 
-        ctx->pending = NULL;
-        ctx->last_pending = &ctx->pending;
-        ctx->tail = NULL;
-        ctx->pending_bytes = 0;
-
-        rc = ngx_http_output_filter(r, out);
-
-        ngx_chain_update_chains(r->pool, &ctx->free, &ctx->busy, &out,
-                                (ngx_buf_tag_t) &ngx_http_llm_module);
+        rc = ngx_http_llm_output_pass(ctx, ngx_http_llm_output_take(ctx));
 
     } else {
         rc = ngx_http_send_special(r, NGX_HTTP_LAST);
