@@ -80,7 +80,8 @@ reserve_sample(struct cuda_sample *s, size_t rows, struct err *err)
         e = cudaEventCreateWithFlags(&s->done, cudaEventDisableTiming);
     }
     return e == cudaSuccess ? OK : err_set(err, "pinned memory for sampling "
-                                           "%zu rows: %s", rows,
+                                           "%zu rows: %s; lower "
+                                           "--max-num-seqs", rows,
                                            cudaGetErrorString(e));
 }
 

@@ -132,7 +132,12 @@ reserve_arrays(struct cuda_backend *cb, const struct backend_limits *l,
         cb->dev_bytes[i] = cuda_align(bytes[i]);
         total += cb->dev_bytes[i];
     }
-    check_lt(total, UINT32_MAX);
+    if (total >= UINT32_MAX) {           /* unpack_segment.dst */
+        return err_set(err, "step arrays of %zu sequences of %d tokens take "
+                       "%zu bytes, the limit is %u: lower --max-num-seqs or "
+                       "--max-model-len", seqs, l->max_model_len, total,
+                       UINT32_MAX);
+    }
     if (reserve_one(cb, total, FILL_BYTE, &device, err) != OK) {
         return ERROR;
     }
@@ -158,7 +163,8 @@ reserve_arrays(struct cuda_backend *cb, const struct backend_limits *l,
         }
         if (e != cudaSuccess) {
             return err_set(err, "%zu bytes of pinned memory for step arrays: "
-                           "%s", total, cudaGetErrorString(e));
+                           "%s; lower --max-num-seqs or --max-model-len",
+                           total, cudaGetErrorString(e));
         }
     }
     return OK;
