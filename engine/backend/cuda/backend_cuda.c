@@ -15,6 +15,15 @@
 
 /* ---- errors ---------------------------------------------------------------------- */
 
+/* Kernels are loaded and steps recorded when the KV cache has its memory. */
+static const char *
+remedy_of(cudaError_t e)
+{
+    return e == cudaErrorMemoryAllocation
+           ? "; lower --gpu-memory-utilization or --kv-cache-memory-bytes, or "
+             "end what else uses the GPU" : "";
+}
+
 bool
 cuda_keep(struct cuda_backend *cb, cudaError_t e, const char *what)
 {
@@ -23,8 +32,9 @@ cuda_keep(struct cuda_backend *cb, cudaError_t e, const char *what)
     }
     if (!cb->failed) {
         cb->failed = true;
-        (void) err_set(&cb->failure, "%s: %s: %s (%s)", cb->name, what,
-                       cudaGetErrorString(e), cudaGetErrorName(e));
+        (void) err_set(&cb->failure, "%s: %s: %s (%s)%s", cb->name, what,
+                       cudaGetErrorString(e), cudaGetErrorName(e),
+                       remedy_of(e));
     }
     return false;
 }
@@ -310,7 +320,7 @@ cuda_weight_create(struct backend *be, const struct weight_desc *desc,
               : create_matrix(cb, desc, w, err);
     if (rc != OK || cuda_sync(be, err) != OK) {
         cuda_weight_destroy(be, w);
-        return ERROR;
+        return err_prefix(err, "weights");
     }
     *out = w;
     return OK;
