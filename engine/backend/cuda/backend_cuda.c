@@ -8,7 +8,8 @@
 #include <string.h>
 
 #define COMPUTE_MAJOR_MIN  8      /* bf16 tensor cores, cp.async */
-#define PDL_MAJOR_MIN      9
+#define PDL_MAJOR          9      /* other GPUs run Ampere's PTX, whose kernels
+                                     do not wait for the one before */
 #define FUSED_MAJOR        9
 #define PAGE_BYTES         ((uintptr_t) 4096)
 #define PIN_BYTES_MIN      ((size_t) 1 << 20)
@@ -427,7 +428,7 @@ backend_cuda_create(struct backend **out, const struct backend_cuda_options *o,
     cb->device_idx = o->device_idx;
     cb->simple_kernels = o->simple_kernels;
     cb->graphs = !o->no_graphs;
-    cb->pdl = !o->no_pdl && prop.major >= PDL_MAJOR_MIN;
+    cb->pdl = !o->no_pdl && prop.major == PDL_MAJOR;
     cb->invariant = o->batch_invariant;
     cb->fuses = !o->no_fused && !o->simple_kernels && !o->batch_invariant
                 && prop.major == FUSED_MAJOR;
