@@ -257,6 +257,21 @@ attention_decode_init(void)
     });
 }
 
+/* Whether a block may have what the prefill kernel needs, the larger of both:
+ * with head_dim 256 it is Hopper's.  Asked of the device only then. */
+static bool
+tile_fits(const struct attention_params *p)
+{
+    int  bytes = 0, most = 0;
+    (void) tile_of<TILE_WARPS>(p->dtype, p->kv.dtype, p->kv.head_dim,
+                               [&](auto shape) {
+        bytes = decltype(shape)::SMEM_BYTES;
+        return cudaSuccess;
+    });
+    return bytes <= SMEM_BYTES_EVERYWHERE
+           || (smem_max_of_device(&most) == cudaSuccess && bytes <= most);
+}
+
 int
 attention_tile_takes(const struct attention_params *p)
 {
@@ -264,5 +279,6 @@ attention_tile_takes(const struct attention_params *p)
     return p->dtype != KERNEL_F32
            && (p->dtype == p->kv.dtype || p->kv.dtype == KERNEL_F8_E4M3)
            && (hd == 64 || hd == 96 || hd == 128 || hd == 256)
-           && p->num_heads / p->kv.num_kv_heads <= ATTENTION_GROUP_MAX;
+           && p->num_heads / p->kv.num_kv_heads <= ATTENTION_GROUP_MAX
+           && tile_fits(p);
 }

@@ -178,15 +178,34 @@ struct kernel_smem {
     int         bytes;
 };
 
-/* Lets them have it where it is more than 48 KB. */
+/* What a block may have on every GPU from Ampere on: 99 KB of 8.6, 8.9 and 12. */
+constexpr int  SMEM_BYTES_EVERYWHERE = 99 * 1024;
+
+/* The most that a block may have on this device. */
+static inline cudaError_t
+smem_max_of_device(int *out)
+{
+    int          device = 0;
+    cudaError_t  e = cudaGetDevice(&device);
+    return e == cudaSuccess
+           ? cudaDeviceGetAttribute(
+                 out, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) : e;
+}
+
+/* Lets them have it where it is more than 48 KB.  A kernel for which the device
+ * has too little is left as it is, or the engine would not start on other GPUs
+ * than Hopper: its _takes() says no, or its launch is an error. */
 template <size_t N> static inline cudaError_t
 allow_smem(const struct kernel_smem (&all)[N])
 {
-    cudaError_t  e = cudaSuccess;
+    int          most = 0;
+    cudaError_t  e = smem_max_of_device(&most);
     for (size_t i = 0; i < N && e == cudaSuccess; i++) {
-        e = cudaFuncSetAttribute(all[i].kernel,
-                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 all[i].bytes);
+        if (all[i].bytes <= most) {
+            e = cudaFuncSetAttribute(
+                all[i].kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                all[i].bytes);
+        }
     }
     return e;
 }
