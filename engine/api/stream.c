@@ -220,6 +220,8 @@ stream_text(struct api_choice *c, struct str text)
         buf_append_str(&c->text, text);
         return;
     }
+    /* As with stop ids, and as in vLLM: no end before min_tokens. */
+    c->stop.passes = c->num_tokens <= c->gen.min_tokens;
     if (stop_push(&c->stop, text, &c->text)) {
         c->stop_string = c->stop.match_idx;
         stream_end_choice(c, FINISH_STOP);
@@ -271,7 +273,9 @@ stream_close_choice(struct api_choice *c, const struct gen_event *ev,
                          : stream_reported_stop_id(c, ev->stop_id);
             stream_end_choice(c, ev->reason);
         }
-        if (s->reason == FINISH_NONE || ev->reason == FINISH_LENGTH) {
+        if (!s->failed
+            && (s->reason == FINISH_NONE || ev->reason == FINISH_LENGTH))
+        {
             s->reason = c->reason;
         }
         stream_flush_choice(c, reply);

@@ -216,7 +216,7 @@ stop_push(struct stop *s, struct str text, struct buf *out)
     for (size_t i = 0; i < text.len; i++) {
         uint32_t  old = s->state;
         uint32_t  state = stop_step(s->set, old, (uint8_t) text.data[i]);
-        int32_t   match = s->set->nodes[state].match;
+        int32_t   match = s->passes ? -1 : s->set->nodes[state].match;
         uint32_t  depth = s->set->nodes[state].depth;
         uint32_t  held = s->set->nodes[old].depth;
         if (s->include) {

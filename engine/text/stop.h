@@ -39,6 +39,8 @@ struct stop {
     int32_t   match_idx;             /* index of the stop found, -1: none */
     bool      include;
     bool      flushed;
+    bool      passes;                /* what ends now is text, no stop; the
+                                        caller sets it before each push */
 };
 
 /* ERROR (http_status 400, param "stop") for an empty string, too many, or too

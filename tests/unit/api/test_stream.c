@@ -1,6 +1,6 @@
 /* test_stream.c - api.c, request.c, stream.c and response.c without an engine:
  * the test defines engine_*() itself, hands out events and reads the bytes.
- * Prompts are token ids, so no tokenizer is needed. */
+ * Prompts are token ids; only stop strings need a tokenizer, the demo's. */
 #include <stdarg.h>
 #include <setjmp.h>
 #include <stddef.h>
@@ -13,6 +13,7 @@
 #include "engine/api/api.h"
 #include "engine/base/json.h"
 #include "engine/core/metrics.h"
+#include "engine/text/tokenizer.h"
 
 /* ---- the engine, as the API layer sees it ---- */
 
@@ -86,7 +87,7 @@ struct fixture {
 };
 
 static void
-fixture_init(struct fixture *f)
+fixture_init_with(struct fixture *f, const struct tokenizer *tok)
 {
     struct err          err = { 0 };
     struct api_options  o = {
@@ -94,7 +95,7 @@ fixture_init(struct fixture *f)
         .model_root = "/models/demo", .max_model_len = 64, .vocab_size = 100,
         .defaults = { .temperature = 1, .top_p = 1, .num_eos_ids = 1,
                       .eos_ids = { 99 } },
-        .seed = 5,
+        .tokenizer = tok, .seed = 5,
     };
     memset(f, 0, sizeof *f);
     assert_int_equal(metrics_create(&f->engine.metrics, &(struct metrics_options) {
@@ -103,6 +104,12 @@ fixture_init(struct fixture *f)
     assert_int_equal(api_create(&f->api, &o, &err), OK);
     assert_int_equal(api_worker_create(&f->worker, f->api, &err), OK);
     buf_init(&f->reply.body, 1u << 20);
+}
+
+static void
+fixture_init(struct fixture *f)
+{
+    fixture_init_with(f, NULL);
 }
 
 static void
@@ -285,6 +292,47 @@ test_one_failed_choice_fails_the_request_and_cancels_the_rest(void **state)
     fixture_destroy(&f);
 }
 
+/* A choice that ends well behind the failed one does not change why. */
+static void
+test_the_first_failure_is_the_reason(void **state)
+{
+    struct fixture  f;
+
+    (void) state;
+    fixture_init(&f);
+    fixture_call(&f, API_COMPLETIONS, "{\"prompt\":[1],\"n\":2}");
+    fixture_finish(&f, 0, FINISH_NUMERIC_ERROR, -1);
+    fixture_finish(&f, 1, FINISH_LENGTH, -1);
+    assert_true(f.reply.done);
+    assert_int_equal(f.reply.reason, FINISH_NUMERIC_ERROR);
+    fixture_destroy(&f);
+}
+
+static void
+test_a_stop_string_waits_for_min_tokens(void **state)
+{
+    struct tokenizer  *tok;
+    struct err         err = { 0 };
+    struct fixture     f;
+
+    (void) state;
+    assert_int_equal(tokenizer_open(&tok, "models/demo", &err), OK);
+    fixture_init_with(&f, tok);
+    int32_t  x = tokenizer_token_id(tok, STR("x"));
+    int32_t  y = tokenizer_token_id(tok, STR("y"));
+    fixture_call(&f, API_COMPLETIONS, "{\"prompt\":[1],\"min_tokens\":3,"
+                 "\"stop\":\"xy\"}");
+    fixture_tokens(&f, 0, 3, (int32_t[]) { x, y, x });
+    assert_int_equal(f.engine.num_cancelled, 0);
+    fixture_tokens(&f, 0, 1, (int32_t[]) { y });
+    assert_int_equal(f.engine.num_cancelled, 1);
+    fixture_finish(&f, 0, FINISH_STOP, -1);
+    assert_true(f.reply.done && body_has(&f, "\"text\":\"xy\""));
+    assert_true(body_has(&f, "\"completion_tokens\":4"));
+    fixture_destroy(&f);
+    tokenizer_destroy(tok);
+}
+
 static void
 test_failure_after_the_head_is_one_sse_error_without_done(void **state)
 {
@@ -451,6 +499,8 @@ main(void)
         cmocka_unit_test(test_done_waits_for_every_choice),
         cmocka_unit_test(
             test_one_failed_choice_fails_the_request_and_cancels_the_rest),
+        cmocka_unit_test(test_the_first_failure_is_the_reason),
+        cmocka_unit_test(test_a_stop_string_waits_for_min_tokens),
         cmocka_unit_test(
             test_failure_after_the_head_is_one_sse_error_without_done),
         cmocka_unit_test(test_full_queue_is_503_with_retry_after),

@@ -108,6 +108,37 @@ include_sends_the_stop_string_too(void **state)
     run_close(&r);
 }
 
+/* A stop string that ends while it passes is text; one that ends later stops,
+ * wherever it began. */
+static void
+what_passes_is_no_stop(void **state)
+{
+    const struct str  stops[] = { STR("aa"), STR("is") };
+    struct run        r;
+    struct stop       s;
+
+    (void) state;
+    run_open(&r, stops, 2);
+    for (int include = 0; include < 2; include++) {
+        buf_reset(&r.out);
+        stop_init(&s, r.set, include != 0);
+        s.passes = true;
+        assert_false(stop_push(&s, STR("this aa"), &r.out));
+        s.passes = false;
+        assert_true(stop_push(&s, STR("ab"), &r.out));
+        assert_int_equal(s.match_idx, 0);
+        assert_true(str_eq(buf_str(&r.out), include != 0 ? STR("this aaa")
+                                                         : STR("this a")));
+    }
+    buf_reset(&r.out);
+    stop_init(&s, r.set, false);
+    s.passes = true;
+    assert_false(stop_push(&s, STR("this"), &r.out));
+    stop_flush(&s, &r.out);
+    assert_true(str_eq(buf_str(&r.out), STR("this")));
+    run_close(&r);
+}
+
 static void
 only_a_live_partial_match_is_held_back(void **state)
 {
@@ -226,6 +257,7 @@ main(void)
         cmocka_unit_test(
             the_stop_that_completes_first_wins_then_the_first_of_the_list),
         cmocka_unit_test(include_sends_the_stop_string_too),
+        cmocka_unit_test(what_passes_is_no_stop),
         cmocka_unit_test(only_a_live_partial_match_is_held_back),
         cmocka_unit_test(no_stop_strings_pass_everything),
         cmocka_unit_test(bad_stop_strings_are_400_on_stop),
