@@ -2,6 +2,7 @@
  * tokenize, detokenize.  Shapes are vLLM's. */
 #include "engine/api/api_internal.h"
 #include "engine/api/fields.h"
+#include "engine/api/unsupported.h"
 #include "engine/base/clock.h"
 #include "engine/base/version.h"
 #include "engine/core/metrics.h"
@@ -125,8 +126,11 @@ routes_tokenize(struct api_worker *w, const struct api_call *call,
     bool                strs = false;
     struct buf         *out = &reply->body;
 
+    /* What a chat request is refused for would be a wrong answer here. */
     if (api_parse_body(w, call->body, &root, err) != OK
-        || api_check_model(w->api, call, root, err) != OK)
+        || api_check_model(w->api, call, root, err) != OK
+        || unsupported_check(root, json_find(root, "messages") != NULL, err)
+           != OK)
     {
         return ERROR;
     }

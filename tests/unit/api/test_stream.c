@@ -461,6 +461,10 @@ test_small_routes(void **state)
     assert_true(body_has(&f, "vllm:num_requests_running"));
     fixture_call(&f, API_DETOKENIZE, "{\"tokens\":\"x\"}");
     assert_int_equal(f.reply.status, 400);
+    fixture_call(&f, API_TOKENIZE, "{\"messages\":[{\"role\":\"user\","
+                 "\"content\":\"hi\"}],\"tools\":[{\"type\":\"function\"}]}");
+    assert_int_equal(f.reply.status, 400);
+    assert_true(body_has(&f, "\"param\":\"tools\""));
     fixture_destroy(&f);
 }
 
