@@ -14,6 +14,7 @@ EXTRA_tests/unit/core/test_sim.c         := tests/sim/fake_model.c
 EXTRA_tests/unit/wire/test_llm_ring_stress.c := tests/fuzz/fuzz_wire.c engine/base/check.c
 EXTRA_tests/unit/backend/cuda/test_cuda_plan.c := engine/backend/cuda/cuda_plan.c
 EXTRA_tests/unit/server/test_server.c    := tests/lib/wire_client.c tests/lib/fake_api.c
+EXTRA_tests/unit/server/test_reply.c     := tests/lib/wire_client.c tests/lib/fake_api.c
 EXTRA_tests/unit/server/test_session.c   := tests/lib/wire_client.c tests/lib/fake_api.c
 EXTRA_tests/unit/server/test_transport.c := tests/lib/wire_client.c
 EXTRA_tests/unit/tools/test_bench_dataset.c := tools/bench_dataset.c tools/bench_options.c engine/engine_options.c

@@ -30,4 +30,22 @@ outbox_is_over(const struct session *s)
     return s->over.head != s->over.len;
 }
 
+/* What one answer may have of the list; the last quarter is for the small
+ * records of all others, because a list at its limit dooms them together. */
+static inline uint64_t
+outbox_answer_max(const struct session *s)
+{
+    return s->options->over_bytes_max / 4 * 3;
+}
+
+static inline bool
+outbox_fits(const struct session *s, uint64_t len)
+{
+    uint64_t  live = s->over.len - s->over.head;
+
+    return len <= LLM_PAYLOAD_BYTES_MAX
+           || (len <= outbox_answer_max(s)
+               && live <= outbox_answer_max(s) - len);
+}
+
 #endif

@@ -33,11 +33,53 @@ reply_reset(struct api_reply *reply)
     reply->body = body;
 }
 
+/* More than the session can hold for its worker: this answer is given up, so
+ * that the others are not.  A whole one becomes an error; of a stream nothing
+ * more is sent, and it ends as one that nobody could read. */
+static void
+reply_overrun(struct request *r, struct api_reply *reply)
+{
+    bool  never = reply->body.failed
+                  || reply->body.len > outbox_answer_max(r->session);
+
+    if (reply->done && reply->head && !r->head_sent) {
+        reply_reset(reply);
+        api_error(reply, never ? 413 : 503, NULL,
+                  never ? "answer_too_large" : "overloaded",
+                  never ? "the answer is larger than the server can hold"
+                  : "too much waits to be sent; try again later");
+        return;
+    }
+    r->overrun = true;
+    buf_reset(&reply->body);
+    if (!reply->done) {
+        api_cancel(r->stream, FINISH_SLOW_READER);
+    }
+}
+
+/* What is left of a stream that was given up: how it ended. */
+static void
+reply_rest(struct api_reply *reply)
+{
+    if (!reply->done || reply->reason != FINISH_SLOW_READER) {
+        buf_reset(&reply->body);
+    }
+    if (reply->done) {
+        reply->reason = FINISH_SLOW_READER;
+    }
+}
+
 void
 reply_send(struct request *r, struct api_reply *reply)
 {
     struct session  *s = r->session;
 
+    if (reply->body.failed || !outbox_fits(s, reply->body.len)) {
+        reply_overrun(r, reply);
+    }
+    if (r->overrun) {
+        reply_rest(reply);
+    }
     if (reply->head && !r->head_sent) {
         struct llm_head  head = {
             .status = (uint16_t) reply->status,

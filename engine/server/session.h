@@ -82,6 +82,7 @@ struct request {
     uint16_t        cancel_reason; /* enum llm_finish; NONE: not cancelled */
     bool            window_closed; /* WINDOW 0 */
     bool            head_sent;
+    bool            overrun;       /* a part of the answer was too much */
     void           *stream;        /* the layer above */
 };
 

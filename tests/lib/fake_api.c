@@ -221,6 +221,9 @@ api_begin(struct api *api, struct api_worker *w, const struct api_call *call,
     char                text[256];
 
     check(w != NULL && w->api == api);
+    check_le(0, call->arrival_ns);
+    check_le(call->arrival_ns, clock_now_ns());
+    check_le(call->deadline_ns, INT64_MAX / 2);
     while (__atomic_load_n(&api->fake->hold_begin, __ATOMIC_ACQUIRE)) {
         (void) nanosleep(&pause, NULL);
     }
@@ -237,6 +240,15 @@ api_begin(struct api *api, struct api_worker *w, const struct api_call *call,
     }
     if (word(text, "error=", 0) != 0) {
         api_error(reply, 400, "messages", NULL, "as the test asked");
+        return;
+    }
+    if (word(text, "answer=", 0) != 0) {
+        reply->head = reply->done = true;
+        reply->status = 200;
+        reply->content = API_CONTENT_JSON;
+        for (int i = word(text, "answer=", 0); i > 0; i--) {
+            buf_append_c(&reply->body, 'x');
+        }
         return;
     }
     s = calloc(1, sizeof *s);

@@ -3,7 +3,8 @@
  * It defines the functions of api.h and engine.h that engine/server calls, so a
  * test that links it gets no model.  A thread plays the engine: every step each
  * running stream gets one token.  The request body is words: "tokens=5 bytes=10
- * stream=1 error=1 full=1"; the answer is letters. */
+ * stream=1 error=1 full=1"; the answer is letters.  "answer=100" is answered at
+ * once with so many. */
 #ifndef LLM_TESTS_FAKE_API_H
 #define LLM_TESTS_FAKE_API_H
 
