@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/base/clock.h"
+
 struct request *
 inbox_find(struct session *s, uint64_t id)
 {
@@ -42,6 +44,18 @@ take_slot(struct session *s, struct request *r, struct err *err)
     return OK;
 }
 
+/* Times are the worker's word, too: differences with them must not overflow. */
+static void
+set_times(struct request *r, const struct llm_sqe *d)
+{
+    int64_t  now_ns = clock_now_ns();
+    bool     plausible = d->arrival_ns >= 0 && d->arrival_ns <= now_ns;
+
+    r->arrival_ns = plausible ? d->arrival_ns : now_ns;
+    r->deadline_ns = d->deadline_ns < INT64_MAX / 2 ? d->deadline_ns
+                                                    : INT64_MAX / 2;
+}
+
 static struct request *
 new_request(struct session *s, const struct llm_sqe *d)
 {
@@ -56,8 +70,7 @@ new_request(struct session *s, const struct llm_sqe *d)
     r->route = d->route;
     r->flags = d->flags;
     r->priority = d->priority;
-    r->arrival_ns = d->arrival_ns;
-    r->deadline_ns = d->deadline_ns;
+    set_times(r, d);
     r->total_bytes = d->total_bytes;
     r->meta_bytes = d->meta_bytes;
     return r;

@@ -287,7 +287,8 @@ wire_client_submit(struct wire_client *c, const struct wire_call *call)
             d.total_bytes = total;
             d.priority = call->priority;
             d.deadline_ns = call->deadline_ns;
-            d.arrival_ns = clock_now_ns();
+            d.arrival_ns = call->arrival_ns != 0 ? call->arrival_ns
+                                                 : clock_now_ns();
         }
         sent += n;
         d.flags = (uint8_t) (d.flags | (sent < total ? LLM_SQE_MORE : 0));

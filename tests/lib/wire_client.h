@@ -30,6 +30,7 @@ struct wire_call {
     uint32_t       max_tokens;
     int32_t        priority;
     int64_t        deadline_ns;
+    int64_t        arrival_ns;     /* 0: now */
     uint32_t       chunk_bytes;    /* largest payload; 0: a quarter arena */
 };
 

@@ -704,6 +704,29 @@ test_a_lying_worker_loses_its_session_and_nobody_else(void **state)
     log_level = LOG_NOTICE;
 }
 
+/* The protocol layer subtracts them; the fake one checks them. */
+static void
+test_impossible_times_do_not_reach_the_protocol(void **state)
+{
+    static const int64_t  times[] = { INT64_MIN, -1, INT64_MAX };
+    struct world          w;
+    struct wire_client    c;
+
+    (void) state;
+    open_world(&w);
+    connect_to(&w, &c);
+    for (int i = 0; i < 3; i++) {
+        struct wire_answer  *a = finish(&c, wire_client_submit(&c,
+            &(struct wire_call) { .route = LLM_ROUTE_CHAT_COMPLETIONS,
+                .body = STR("tokens=1"), .arrival_ns = times[i],
+                .deadline_ns = i == 2 ? INT64_MAX : 0 }));
+        assert_int_equal(a->end.reason, LLM_FINISH_STOP);
+        wire_client_free(&c, a);
+    }
+    wire_client_close(&c);
+    close_world(&w);
+}
+
 static void
 test_a_slow_worker_is_parked_and_loses_nothing(void **state)
 {
@@ -912,6 +935,7 @@ main(void)
         cmocka_unit_test(test_a_deadline_in_the_queue_ends_the_request),
         cmocka_unit_test(test_a_killed_worker_leaves_nothing_running),
         cmocka_unit_test(test_a_lying_worker_loses_its_session_and_nobody_else),
+        cmocka_unit_test(test_impossible_times_do_not_reach_the_protocol),
         cmocka_unit_test(test_a_slow_worker_is_parked_and_loses_nothing),
         cmocka_unit_test(test_a_worker_that_reads_by_fits_and_starts_gets_everything),
         cmocka_unit_test(test_a_worker_that_never_reads_is_closed_in_the_end),
