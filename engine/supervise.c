@@ -341,8 +341,8 @@ engine_ended(struct supervise *s, int status, int64_t now)
         supervise_retry(s);
         return;
     }
-    if (config || (s->previous_fd != -1
-                   && s->num_failures >= SUPERVISE_TRIES_BESIDE))
+    if ((config && !s->served)
+        || (s->previous_fd != -1 && s->num_failures >= SUPERVISE_TRIES_BESIDE))
     {
         give_up(s);
         return;
@@ -360,6 +360,10 @@ engine_is_ready(struct supervise *s)
     s->ready = true;
     s->again = false;
     s->num_failures = 0;
+    if (!s->served) {
+        s->served = true;
+        s->standby_ns = 0;           /* which shall know it, too */
+    }
     if (s->previous_fd != -1) {
         log_notice("engine \"%s\": %d is ready and takes over, the one before "
                    "finishes what it has", s->name, (int) s->engine);

@@ -59,6 +59,8 @@ struct supervise {
     int      backoff_s;
     int      num_failures;         /* starts in a row that did not get ready */
     bool     ready;
+    bool     served;               /* it has been ready once: the options are
+                                      not what is wrong */
     bool     again;                /* CLAIM came while it was loading */
     bool     given_up;
     char     reason[48];           /* why there is no engine, for everybody */

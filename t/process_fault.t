@@ -61,6 +61,27 @@ require "$FindBin::Bin/lib/LLM/Nginx.pm";
     $n->stop->check_clean;
 }
 
+# Options that have served are not wrong: after a crash the device or its memory
+# may not be back at once.
+{
+    my $n = LLM::Nginx->new;
+    my $starts = "$n->{dir}/starts";
+    open my $f, '>', $starts or die;
+    print $f '1';
+    close $f;
+    $n->write_conf(engines => { chat => "fail_start 1; fail_file $starts; exit_code 78;" });
+    $n->start;
+    $n->wait_ready;
+    unlink $starts or die;
+    kill 'KILL', $n->engine;
+    ok($n->wait_for(sub { $n->log =~ /exited with code 78/ }), 'an engine that served fails with code 78');
+    ok($n->wait_for(sub { 3 == (() = $n->log =~ /engine \d+ started/g) }), 'it is started again');
+    $n->wait_ready;
+    $n->served('and serves');
+    unlike($n->log, qr/configuration is wrong/, 'it was never given up');
+    $n->stop->check_clean;
+}
+
 # A reload while the engine is on its way to exit code 78 may have brought the
 # file that was missing: it counts, whichever of the two comes first.
 {
