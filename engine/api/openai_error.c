@@ -1,6 +1,9 @@
 /* openai_error.c - OpenAI's error document; the type follows the status. */
 #include "engine/api/openai_error.h"
 #include "engine/base/json.h"
+#include "engine/base/utf8.h"
+
+#include <string.h>
 
 static const char *
 openai_error_type(int status)
@@ -28,13 +31,32 @@ openai_error_code(int status, const char *param)
     return NULL;
 }
 
+/* Texts quote what clients sent, cut within a character, or an URI of any bytes:
+ * each byte that is no UTF-8 becomes a question mark. */
+static void
+openai_error_text(struct buf *out, const char *text)
+{
+    char    clean[ERR_MESSAGE_BYTES];
+    size_t  len = strnlen(text, sizeof clean), num = 0;
+
+    while (num < len) {
+        size_t  n = utf8_valid_len(text + num, len - num, NULL);
+        memcpy(clean + num, text + num, n);
+        num += n;
+        if (num < len) {
+            clean[num++] = '?';
+        }
+    }
+    json_write_string(out, (struct str) { clean, len });
+}
+
 static void
 openai_error_member(struct buf *out, const char *value)
 {
     if (value == NULL || value[0] == '\0') {
         buf_append_lit(out, "null");
     } else {
-        json_write_string(out, str_from(value));
+        openai_error_text(out, value);
     }
 }
 
@@ -43,7 +65,7 @@ openai_error_write(struct buf *out, int status, const char *param,
                    const char *code, const char *message)
 {
     buf_append_lit(out, "{\"error\":{\"message\":");
-    json_write_string(out, str_from(message));
+    openai_error_text(out, message);
     buf_append_lit(out, ",\"type\":");
     json_write_string(out, str_from(openai_error_type(status)));
     buf_append_lit(out, ",\"param\":");

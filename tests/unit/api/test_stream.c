@@ -491,6 +491,8 @@ test_an_override_counts_instead_of_the_bodys_model(void **state)
     }
     fixture_call_as(&f, API_COMPLETIONS, "{\"prompt\":[1]}", "other");
     assert_true(body_has(&f, "The model `other` does not exist."));
+    fixture_call_as(&f, API_COMPLETIONS, "{\"prompt\":[1]}", "a\xff\xc3\xa9");
+    assert_true(body_has(&f, "The model `a?\xc3\xa9` does not exist."));
     fixture_destroy(&f);
 }
 
