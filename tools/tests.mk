@@ -10,6 +10,7 @@ unit_layer = $(if $(filter wire,$(call unit_dir,$(1))),wire,engine/$(call unit_d
 # Helpers in tests/lib that a test links with.
 EXTRA_tests/unit/core/test_exact.c       := tests/sim/late_backend.c
 EXTRA_tests/unit/core/test_engine.c      := tests/sim/fake_model.c
+EXTRA_tests/unit/core/test_engine_report.c := tests/sim/fake_model.c
 EXTRA_tests/unit/core/test_sim.c         := tests/sim/fake_model.c
 EXTRA_tests/unit/wire/test_llm_ring_stress.c := tests/fuzz/fuzz_wire.c engine/base/check.c
 EXTRA_tests/unit/backend/cuda/test_cuda_plan.c := engine/backend/cuda/cuda_plan.c

@@ -90,6 +90,20 @@ engine_create_arrays(struct engine *e)
     return ok;
 }
 
+/* Recursive: a check that fails while the step thread holds it prints the report,
+ * which takes it again, and aborts. */
+static void
+engine_init_locks(struct engine *e)
+{
+    pthread_mutexattr_t  attr;
+
+    (void) pthread_mutexattr_init(&attr);
+    (void) pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_RECURSIVE);
+    (void) pthread_mutex_init(&e->state_lock, &attr);
+    (void) pthread_mutexattr_destroy(&attr);
+    (void) pthread_mutex_init(&e->stats_lock, NULL);
+}
+
 int
 engine_create(struct engine **out, const struct engine_options *options,
               struct model *model, struct err *err)
@@ -104,8 +118,7 @@ engine_create(struct engine **out, const struct engine_options *options,
     if (e == NULL) {
         return err_set(err, "engine: out of memory");
     }
-    (void) pthread_mutex_init(&e->state_lock, NULL);
-    (void) pthread_mutex_init(&e->stats_lock, NULL);
+    engine_init_locks(e);
     e->options = *options;
     e->model = model;
     e->max_seqs = options->max_num_seqs + options->max_waiting;
