@@ -179,7 +179,7 @@ struct kernel_smem {
 };
 
 /* What a block may have on every GPU from Ampere on: 99 KB of 8.6, 8.9 and 12. */
-constexpr int  SMEM_BYTES_EVERYWHERE = 99 * 1024;
+#define SMEM_BYTES_EVERYWHERE  (99 * 1024)
 
 /* The most that a block may have on this device. */
 static inline cudaError_t

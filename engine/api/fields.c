@@ -58,7 +58,7 @@ field_int(const struct fields *f, const char *name, int64_t min, int64_t max,
                            field_quote(v, q, sizeof q));
     }
     bool     in_int64 = v->type == JSON_INT ? v->int_fits
-                                            : fabs(v->f) < 9.0e15;
+                                            : v->f >= -0x1p63 && v->f < 0x1p63;
     int64_t  i = !in_int64 ? 0 : v->type == JSON_INT ? v->i : (int64_t) v->f;
     if (!in_int64 || i < min || i > max) {
         return field_error(f, name, "must be between %lld and %lld, got %s",

@@ -132,8 +132,11 @@ accept_one(struct transport *t)
 {
     struct session  *s;
     struct err       err = { 0 };
-    int              rc = session_accept(&s, t->listen_fd, &t->options.session,
-                                         t->next_id, &err);
+
+    errno = 0;
+    int  rc = session_accept(&s, t->listen_fd, &t->options.session, t->next_id,
+                             &err);
+    bool  no_fds = errno == EMFILE || errno == ENFILE;
 
     if (rc == AGAIN) {
         return AGAIN;
@@ -142,7 +145,7 @@ accept_one(struct transport *t)
         log_error("%s", err.message);
         /* Out of descriptors: the connection stays in the backlog and would be
          * reported at once again; the next heartbeat listens again. */
-        set_listening(t, errno != EMFILE && errno != ENFILE && t->listening);
+        set_listening(t, !no_fds && t->listening);
         return t->listening ? OK : AGAIN;
     }
     t->next_id++;

@@ -74,6 +74,30 @@ test_integers_take_whole_numbers_only(void **state)
     assert_int_equal(n, 2);
 }
 
+/* As a double writes them; 2^63 is the first that is no int64_t. */
+static void
+test_integers_may_be_written_as_large_floats(void **state)
+{
+    static const struct { const char *text; int rc; int64_t want; }  cases[] = {
+        { "{\"n\":9.1e15}", OK, 9100000000000000 },
+        { "{\"n\":-9.1e15}", OK, -9100000000000000 },
+        { "{\"n\":9.2233720368547748e18}", OK, 9223372036854774784 },
+        { "{\"n\":-9.2233720368547758e18}", OK, INT64_MIN },
+        { "{\"n\":9.2233720368547758e18}", ERROR, 7 },
+        { "{\"n\":-9.2233720368547779e18}", ERROR, 7 },
+    };
+
+    (void) state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct err     err = { 0 };
+        struct fields  f = { parse(cases[i].text), "", &err };
+        int64_t        n = 7;
+        assert_int_equal(field_int(&f, "n", INT64_MIN, INT64_MAX, &n),
+                         cases[i].rc);
+        assert_int_equal(n, cases[i].want);
+    }
+}
+
 static void
 test_negative_zero_does_not_pass_through(void **state)
 {
@@ -162,6 +186,7 @@ main(void)
 {
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(test_integers_take_whole_numbers_only),
+        cmocka_unit_test(test_integers_may_be_written_as_large_floats),
         cmocka_unit_test(test_negative_zero_does_not_pass_through),
         cmocka_unit_test(test_error_quotes_numbers_but_never_strings),
         cmocka_unit_test(test_known_unsupported_fields_are_named),
