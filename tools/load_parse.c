@@ -5,6 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
+static const char  head_begin[] = "HTTP/1.";
 static const char  token_field[] = "\"completion_tokens\":";
 
 void
@@ -27,9 +28,7 @@ read_head(struct load_parse *p)
     char  *line = strstr(p->head, "\r\n");
     bool   chunked = false, has_length = false;
 
-    if (strncmp(p->head, "HTTP/1.", 7) != 0 || p->head[7] == '\0'
-        || p->head[8] != ' ' || line == NULL)
-    {
+    if (p->head[7] == '\0' || p->head[8] != ' ' || line == NULL) {
         return ERROR;
     }
     p->keep_alive = p->head[7] != '0';
@@ -56,6 +55,10 @@ read_head(struct load_parse *p)
     if (p->status / 100 == 1) {
         return OK;               /* the answer itself is still to come */
     }
+    if (p->status == 204 || p->status == 304) {
+        p->state = LOAD_DONE;    /* no body, whatever the fields say */
+        return OK;
+    }
     if (chunked) {
         p->remaining = 0;
         p->state = LOAD_CHUNK_SIZE;
@@ -73,11 +76,17 @@ feed_head(struct load_parse *p, const char *data, size_t len)
 {
     size_t  room = LOAD_HEAD_BYTES_MAX - 1 - p->head_len;
     size_t  n = len < room ? len : room, before = p->head_len;
+    size_t  num_begun;
     char   *end;
 
     memcpy(p->head + p->head_len, data, n);
     p->head_len += n;
     p->head[p->head_len] = '\0';
+    num_begun = p->head_len < sizeof head_begin - 1 ? p->head_len
+                                                    : sizeof head_begin - 1;
+    if (memcmp(p->head, head_begin, num_begun) != 0) {
+        return 0;                /* who speaks otherwise may never end it */
+    }
     end = strstr(p->head, "\r\n\r\n");
     if (end == NULL) {
         return p->head_len < LOAD_HEAD_BYTES_MAX - 1 ? n : 0;
@@ -145,15 +154,29 @@ feed_frame(struct load_parse *p, char c)
             p->remaining = p->remaining * 16 + (uint64_t) digit;
         } else if (c == '\n') {
             p->state = p->remaining == 0 ? LOAD_TRAILER : LOAD_CHUNK_DATA;
+            p->frame_empty = true;
+        } else if (c == ';' || c == ' ' || c == '\t') {
+            p->state = LOAD_CHUNK_EXTENSION;
         } else if (c != '\r') {
             return ERROR;
+        }
+        break;
+    case LOAD_CHUNK_EXTENSION:   /* of no interest, nor the space before it */
+        if (c == '\n') {
+            p->state = p->remaining == 0 ? LOAD_TRAILER : LOAD_CHUNK_DATA;
+            p->frame_empty = true;
         }
         break;
     case LOAD_CHUNK_END:
         p->state = c == '\n' ? LOAD_CHUNK_SIZE : LOAD_CHUNK_END;
         break;
-    default:                     /* nginx sends no trailer fields */
-        p->state = c == '\n' ? LOAD_DONE : LOAD_TRAILER;
+    default:                     /* trailer fields up to an empty line */
+        if (c == '\n') {
+            p->state = p->frame_empty ? LOAD_DONE : LOAD_TRAILER;
+            p->frame_empty = true;
+        } else if (c != '\r') {
+            p->frame_empty = false;
+        }
         break;
     }
     return OK;

@@ -6,7 +6,8 @@
  *                                          ERROR: not a response
  *
  * Content-Length, chunked bodies, or a body up to the end of the connection:
- * then load_parse_end() says whether that was the end.  1xx answers are skipped,
+ * then load_parse_end() says whether that was the end.  1xx answers, chunk
+ * extensions and trailer fields are skipped,
  * HEAD answers do not occur here.  With body_fn set, which a reset keeps, every
  * body byte is handed on as it comes.  An SSE event is what ends with an empty
  * line.  With count_tokens the number after each "completion_tokens": is added
@@ -22,8 +23,9 @@
 #define LOAD_HEAD_BYTES_MAX  8192
 
 enum load_state {
-    LOAD_HEAD, LOAD_LENGTH, LOAD_TO_CLOSE, LOAD_CHUNK_SIZE, LOAD_CHUNK_DATA, LOAD_CHUNK_END,
-    LOAD_TRAILER, LOAD_DONE
+    LOAD_HEAD, LOAD_LENGTH, LOAD_TO_CLOSE, LOAD_CHUNK_SIZE,
+    LOAD_CHUNK_EXTENSION, LOAD_CHUNK_DATA, LOAD_CHUNK_END, LOAD_TRAILER,
+    LOAD_DONE
 };
 
 struct load_parse {
@@ -31,6 +33,7 @@ struct load_parse {
     int       status;
     bool      sse, keep_alive, count_tokens;
     bool      line_empty;      /* SSE: nothing since the last newline */
+    bool      frame_empty;     /* trailer: nothing since the last newline */
     bool      in_number;
     int       matched;         /* bytes of the token field's name seen */
     uint64_t  remaining;       /* of the body or the chunk */

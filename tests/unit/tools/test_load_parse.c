@@ -49,6 +49,12 @@ bodies_come_out_whole_in_every_framing(void **state)
         { "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", OK, false, true },
         { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
           "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", OK, false, true },
+        { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+          "5;a=b;c=\"d\"\r\nhello\r\n0;last\r\n\r\n", OK, false, true },
+        { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+          "5  \r\nhello\r\n0\r\nX-A: 1\r\nX-B: 2\r\n\r\n", OK, false, true },
+        { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+          "5\r\nhello\r\n0\r\nX-A: 1\r\n", ERROR, true, true },
         { "HTTP/1.1 100 Continue\r\n\r\n"
           "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\n"
           "hello", OK, false, false },
@@ -82,6 +88,8 @@ what_is_not_http_is_an_error(void **state)
         "SSH-2.0-OpenSSH\r\n\r\n", "HTTP/2 200\r\n\r\n", "HTTP/1.\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nab",
+        /* without the end of a head, which may never come */
+        "SSH-2.0-OpenSSH\r\n", "\x15\x03\x01",
     };
     static struct load_parse  p;
     struct body               b;
@@ -92,12 +100,30 @@ what_is_not_http_is_an_error(void **state)
     }
 }
 
+static void
+answers_without_a_body_end_with_their_head(void **state)
+{
+    static const char *const  answers[] = {
+        "HTTP/1.1 204 No Content\r\n\r\n",
+        "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
+    };
+    static struct load_parse  p;
+    struct body               b;
+    (void) state;
+
+    for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
+        assert_int_equal(parse(&p, &b, answers[i], 7, false), OK);
+        assert_true(p.keep_alive);
+    }
+}
+
 int
 main(void)
 {
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(bodies_come_out_whole_in_every_framing),
         cmocka_unit_test(what_is_not_http_is_an_error),
+        cmocka_unit_test(answers_without_a_body_end_with_their_head),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
