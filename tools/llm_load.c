@@ -8,8 +8,8 @@
  * again: a closed loop.  Counted are answers, bytes, SSE events, the gaps
  * between two events of one stream, time to the first event and, with
  * --count-tokens, the "completion_tokens" of the answers.  The first
- * --warmup-ms are not counted.  It stops after --seconds or --requests,
- * whichever comes first; streams that still run are then cut.
+ * --warmup-ms are not counted, for --requests neither.  It stops after --seconds
+ * or --requests, whichever comes first; streams that still run are then cut.
  *
  *   --requests-per-connection 1   one answer each, then the connection idles
  *   --no-read                     ask and never read: a client that stands still
@@ -169,7 +169,8 @@ conn_ask(struct load *l, struct conn *c, int64_t now_ns)
 
     if ((cli->requests_per_connection != 0
          && c->num_asked >= cli->requests_per_connection)
-        || (cli->requests != 0 && l->num_asked >= (uint64_t) cli->requests))
+        || (cli->requests != 0 && l->counting
+            && l->num_asked >= (uint64_t) cli->requests))
     {
         return;
     }
@@ -234,6 +235,10 @@ conn_read(struct load *l, struct conn *c)
     if (n == -1 && (errno == EAGAIN || errno == EINTR)) {
         return;
     }
+    if (n == 0 && c->waiting && load_parse_end(&c->parse) == OK) {
+        conn_answered(l, c, clock_now_ns());
+        return;
+    }
     if (n <= 0 || !c->waiting) {
         conn_fail(l, c);
         return;
@@ -252,23 +257,36 @@ conn_read(struct load *l, struct conn *c)
 }
 
 /* ---- the loop ----------------------------------------------------------------- */
-static void
+/* The first process that cannot be measured; -1: all can. */
+static int
 watch(const struct load *l, struct load_proc *out)
 {
+    int  bad = -1;
+
     for (int i = 0; i < l->cli.watch.num; i++) {
         const char  *at = strchr(l->cli.watch.items[i], '=');
-        (void) load_proc_read(&out[i], at == NULL ? 0 : atoll(at + 1));
+        if (load_proc_read(&out[i], at == NULL ? 0 : atoll(at + 1)) != OK
+            && bad < 0)
+        {
+            bad = i;
+        }
     }
+    return bad;
 }
 
+/* Answers that are due by now count for --requests. */
 static void
 start_counting(struct load *l, int64_t now_ns)
 {
     memset(&l->n, 0, sizeof l->n);
     l->counting = true;
+    l->num_asked = 0;
+    for (int64_t i = 0; i < l->cli.connections; i++) {
+        l->num_asked += l->conns[i].waiting && l->conns[i].fd != -1;
+    }
     l->count_ns = now_ns;
     l->end_ns = now_ns + (int64_t) (l->cli.seconds * (double) NS_PER_S);
-    watch(l, l->window);
+    (void) watch(l, l->window);
 }
 
 /* Asks where the pause is over; milliseconds until the next such moment. */
@@ -318,14 +336,14 @@ loop(struct load *l)
         if (!l->counting && now_ns - l->start_ns >= l->cli.warmup_ms * NS_PER_MS) {
             start_counting(l, now_ns);
         }
-        if (l->cli.requests != 0 && l->n.requests + l->n.errors
-            >= (uint64_t) l->cli.requests)
+        if (l->cli.requests != 0 && l->counting
+            && l->n.requests + l->n.errors >= (uint64_t) l->cli.requests)
         {
             break;
         }
     }
     l->end_ns = now_ns;
-    watch(l, l->after);
+    (void) watch(l, l->after);
 }
 
 /* ---- results -------------------------------------------------------------------- */
@@ -441,7 +459,11 @@ prepare(struct load *l, struct err *err)
         return err_set(err, "no memory or no descriptor for %lld connections",
                        (long long) cli->connections);
     }
-    watch(l, l->before);
+    int  bad = watch(l, l->before);
+    if (bad >= 0) {
+        return err_set(err, "--watch: \"%s\" is not NAME=PID of a running "
+                       "process", cli->watch.items[bad]);
+    }
     for (int64_t i = 0; i < cli->connections; i++) {
         if (conn_open(l, &l->conns[i]) != OK) {
             return err_set(err, "connection %lld to %s:%lld: %s", (long long) i,

@@ -21,12 +21,13 @@ from own_nginx import BIN, OwnNginx
 
 DEMO = ROOT / "models" / "demo"
 BENCH = BIN / "nginx-llm-bench"
+LOAD = BIN / "nginx-llm-load"
 METRICS = ("ttft", "tpot", "itl", "e2el")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def program():
-    subprocess.run(["make", "-s", str(BENCH.relative_to(ROOT))], cwd=ROOT, check=True,
+    subprocess.run(["make", "-s", *(str(p.relative_to(ROOT)) for p in (BENCH, LOAD))], cwd=ROOT, check=True,
                    env={k: v for k, v in os.environ.items() if not k.startswith("MAKE")})
 
 
@@ -305,6 +306,33 @@ def test_an_overloaded_and_a_crashing_engine(mock, tmp_path):
     _, r = serve(mock, tmp_path, "--num-prompts", 6, "--random-output-len", 8,
                  "--extra-body", delays(8, 0, 20, no_done=True, error_event=True), code=1)
     assert r["failed"] == 6
+
+
+# ---- nginx-llm-load -------------------------------------------------------------------
+
+def load(url, *args, code=0):
+    p = subprocess.run([str(LOAD), "--port", url.rsplit(":", 1)[1], "--path", "/x", "--body", "{}",
+                        "--output-json", *map(str, args)], capture_output=True, text=True, timeout=60)
+    assert p.returncode == code, p.stdout + p.stderr
+    return json.loads(p.stdout) if code == 0 else p.stderr
+
+
+def test_load_counts_requests_from_the_end_of_the_warm_up():
+    with Server((GOOD, "keep")) as s:
+        r = load(s.url, "--requests", 20, "--warmup-ms", 300, "--seconds", 10)
+    assert r["requests"] == 20 and r["errors"] == 0
+    assert r["seconds"] < 5 and r["requests_per_s"] == pytest.approx(20 / r["seconds"], rel=0.01)
+
+
+def test_load_reads_answers_that_end_with_the_connection():
+    with Server((SSE + b"\r\n" + TOKEN + LAST, "close")) as s:
+        r = load(s.url, "--requests", 5, "--warmup-ms", 0)
+    assert r["requests"] == 5 and r["errors"] == 0 and r["events"] == 10
+
+
+def test_load_names_a_process_that_it_cannot_watch():
+    with Server((GOOD, "keep")) as s:
+        assert '--watch: "x=0"' in load(s.url, "--watch", "x=0", code=1)
 
 
 # ---- the engine in the process ------------------------------------------------------------
