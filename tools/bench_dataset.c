@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "engine/base/json.h"
 #include "engine/sample/rng.h"
@@ -409,11 +410,6 @@ make_sharegpt(struct maker *m)
     struct str                text;
 
     limits.values_max = UINT32_MAX;
-    if (cli->dataset_path == NULL) {
-        return err_set(m->err, "--dataset-name sharegpt needs --dataset-path "
-                       "FILE, for instance "
-                       "ShareGPT_V3_unfiltered_cleaned_split.json");
-    }
     if (m->o->tokenizer == NULL) {
         return err_set(m->err, "--dataset-name sharegpt needs a tokenizer");
     }
@@ -479,6 +475,24 @@ prepare(struct maker *m)
 }
 
 int
+bench_dataset_check(const struct bench_cli *cli, struct err *err)
+{
+    if (strcmp(cli->dataset_name, "sharegpt") != 0) {
+        return cli->dataset_path == NULL ? OK
+               : err_set(err, "--dataset-path: --dataset-name %s reads no "
+                         "file; sharegpt does", cli->dataset_name);
+    }
+    if (cli->dataset_path == NULL) {
+        return err_set(err, "--dataset-name sharegpt needs --dataset-path "
+                       "FILE, for instance "
+                       "ShareGPT_V3_unfiltered_cleaned_split.json");
+    }
+    return access(cli->dataset_path, R_OK) == 0 ? OK
+           : err_set(err, "--dataset-path %s: %s", cli->dataset_path,
+                     strerror(errno));
+}
+
+int
 bench_dataset_make(struct bench_dataset *out,
                    const struct bench_dataset_options *o, struct err *err)
 {
@@ -490,7 +504,7 @@ bench_dataset_make(struct bench_dataset *out,
     id_buf_init(&m.words, TOKENIZER_VOCAB_MAX);
     id_buf_init(&m.ids, TOKENIZER_IDS_MAX);
     buf_init(&m.text, TOKENIZER_TEXT_BYTES_MAX);
-    int  rc = prepare(&m);
+    int  rc = bench_dataset_check(o->cli, err) == OK ? prepare(&m) : ERROR;
     if (rc == OK) {
         rc = strcmp(name, "sharegpt") == 0 ? make_sharegpt(&m)
              : strcmp(name, "prefix_repetition") == 0

@@ -47,6 +47,10 @@ struct bench_dataset {
     int                  num_inexact;
 };
 
+/* What can be said before there is a tokenizer: is the file there, and does the
+ * data set read one?  ERROR names the switch. */
+int bench_dataset_check(const struct bench_cli *cli, struct err *err);
+
 /* ERROR names the switch.  bench_dataset_destroy() in any case. */
 int bench_dataset_make(struct bench_dataset *out,
                        const struct bench_dataset_options *o, struct err *err);

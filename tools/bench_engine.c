@@ -60,6 +60,12 @@ run_load(struct bench_run *r, struct err *err)
     /* Before the engine's threads begin: they inherit it. */
     (void) pthread_sigmask(SIG_BLOCK, &r->signals, NULL);
     buf_init(&r->text, TEXT_BYTES_MAX);
+    if (bench_dataset_check(r->cli, err) != OK
+        || (r->cli->output_json != NULL
+            && bench_check_file(r->cli->output_json, err) != OK))
+    {
+        return ERROR;
+    }
     if (cli->model != NULL && !cli->skip_tokenizer_init) {
         (void) snprintf(path, sizeof path, "%s/tokenizer.json", cli->model);
         cli->skip_tokenizer_init = access(path, F_OK) != 0;

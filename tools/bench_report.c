@@ -2,6 +2,7 @@
 #include "tools/bench_report.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -118,4 +119,24 @@ bench_write_file(const char *path, const struct buf *b, struct err *err)
         (void) fclose(f);
     }
     return ERROR;
+}
+
+int
+bench_check_file(const char *path, struct err *err)
+{
+    int  flags = O_WRONLY | O_NONBLOCK | O_CLOEXEC;
+    int  fd = open(path, flags | O_CREAT | O_EXCL, 0666);
+
+    if (fd != -1) {
+        (void) unlink(path);     /* only to see that it can be made */
+    } else if (errno == EEXIST) {
+        fd = open(path, flags);
+    }
+    if (fd == -1 && errno != ENXIO) {    /* ENXIO: a FIFO that nobody reads */
+        return err_set(err, "%s: %s", path, strerror(errno));
+    }
+    if (fd != -1) {
+        (void) close(fd);
+    }
+    return OK;
 }

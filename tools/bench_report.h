@@ -30,4 +30,7 @@ void bench_json_text(struct buf *b, const char *name, const char *v);
 
 int bench_write_file(const char *path, const struct buf *b, struct err *err);
 
+/* Before a run: can that file be written?  It is left as it is. */
+int bench_check_file(const char *path, struct err *err);
+
 #endif

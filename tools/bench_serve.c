@@ -109,6 +109,7 @@ check_options(struct serve *s, struct err *err)
     if (cli->endpoint == NULL) {
         cli->endpoint = chat ? "/v1/chat/completions" : "/v1/completions";
     }
+    s->run.cli = cli;
     s->run.label = cli->label != NULL ? cli->label : cli->backend;
     for (int i = 0; i < cli->metadata.num; i++) {
         if (strchr(cli->metadata.items[i], '=') == NULL) {
@@ -118,6 +119,7 @@ check_options(struct serve *s, struct err *err)
     }
     if (bench_url_parse(&s->url, cli->base_url, cli->host, cli->port,
                         cli->endpoint, err) != OK
+        || bench_dataset_check(cli, err) != OK
         || check_rates(cli, err) != OK || read_percentiles(s, err) != OK
         || bench_goals_parse(&s->run.goals, &cli->goodput, err) != OK)
     {
@@ -127,7 +129,8 @@ check_options(struct serve *s, struct err *err)
         return err_set(err, "--random-as-tokens: chats have no token ids; use "
                        "--endpoint /v1/completions");
     }
-    return bench_request_open(&s->maker, cli, &s->url, &s->data, err);
+    return bench_request_open(&s->maker, cli, &s->url, &s->data, err) != OK
+           ? ERROR : bench_serve_check_save(&s->run, err);
 }
 
 static int
@@ -359,11 +362,7 @@ static int
 report(struct serve *s, struct err *err)
 {
     struct bench_serve_run  *r = &s->run;
-    bool                     save = s->cli->save_result
-                                    || s->cli->save_detailed
-                                    || s->cli->output_json != NULL;
 
-    r->cli = s->cli;
     r->results = s->results;
     r->num = s->data.num;
     r->stats = &s->stats;
@@ -374,7 +373,7 @@ report(struct serve *s, struct err *err)
         (void) err_set(err, "out of memory for the figures");
     } else {
         bench_serve_print(r);
-        rc = save ? bench_serve_save(r, err) : OK;
+        rc = bench_serve_save(r, err);
     }
     if (rc == OK && r->metrics.completed == 0) {
         rc = err_set(err, "All requests failed. This is likely due to a "

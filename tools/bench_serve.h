@@ -29,7 +29,10 @@ struct bench_serve_run {
     const struct bench_client_stats *stats;
 };
 
+/* Before the run: OK if the result can be saved, or is not asked for. */
+int bench_serve_check_save(const struct bench_serve_run *r, struct err *err);
 void bench_serve_print(const struct bench_serve_run *r);
+/* Where the switches say; OK if they say nothing. */
 int bench_serve_save(const struct bench_serve_run *r, struct err *err);
 
 #endif

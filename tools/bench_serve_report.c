@@ -1,9 +1,11 @@
 /* bench_serve_report.c - vLLM's table of results, and its JSON. */
 #include "tools/bench_serve.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "engine/base/clock.h"
@@ -12,6 +14,7 @@
 
 #define TABLE_WIDTH      50
 #define JSON_BYTES_MAX   ((size_t) 4 << 30)
+#define PATH_BYTES_MAX   8192
 #define ERRORS_SHOWN     10
 #define CPU_BUSY_PERCENT 70      /* above it the client may be what is slow */
 
@@ -360,13 +363,43 @@ put_path(const struct bench_serve_run *r, struct buf *path)
     buf_append_c(path, '\0');
 }
 
+static bool
+is_saved(const struct bench_cli *cli)
+{
+    return cli->save_result || cli->save_detailed || cli->output_json != NULL;
+}
+
+/* Makes --result-dir, as vLLM does. */
+int
+bench_serve_check_save(const struct bench_serve_run *r, struct err *err)
+{
+    const char  *dir = r->cli->output_json == NULL ? r->cli->result_dir : NULL;
+    struct buf   path;
+
+    if (!is_saved(r->cli)) {
+        return OK;
+    }
+    if (dir != NULL && mkdir(dir, 0777) != 0 && errno != EEXIST) {
+        return err_set(err, "--result-dir %s: %s", dir, strerror(errno));
+    }
+    buf_init(&path, PATH_BYTES_MAX);
+    put_path(r, &path);
+    int  rc = path.failed ? err_set(err, "the result's path is too long")
+              : bench_check_file(path.data, err);
+    buf_destroy(&path);
+    return rc;
+}
+
 int
 bench_serve_save(const struct bench_serve_run *r, struct err *err)
 {
     struct buf  b, path;
 
+    if (!is_saved(r->cli)) {
+        return OK;
+    }
     buf_init(&b, JSON_BYTES_MAX);
-    buf_init(&path, 8192);
+    buf_init(&path, PATH_BYTES_MAX);
     buf_append_lit(&b, "{");
     put_settings(r, &b);
     put_totals(r, &b);

@@ -437,6 +437,9 @@ SERVE = ("serve", "--base-url", "http://127.0.0.1:9", "--model", "m", "--tokeniz
     (("throughput", "--dataset-name", "sonnet"), 2, ["random|sharegpt|prefix_repetition"]),
     (("throughput", "--model", str(DEMO), "--device", "cpu", "--dataset-name", "sharegpt"), 1,
      ["--dataset-path"]),
+    (("throughput", "--model", str(DEMO), "--dataset-name", "sharegpt", "--dataset-path", "/x.json"), 1,
+     ["--dataset-path /x.json: No such file"]),
+    ((*SERVE, "--dataset-path", "/x.json"), 1, ["--dataset-path", "random reads no file"]),
     (("serve", "--base-url", "http://127.0.0.1:9"), 1, ["--model NAME"]),
     (("serve", "--base-url", "https://x", "--model", "m"), 1, ["--base-url", "TLS"]),
     (("serve", "--base-url", "http://127.0.0.1:9", "--model", "m"), 1, ["--tokenizer DIR"]),
@@ -453,13 +456,32 @@ SERVE = ("serve", "--base-url", "http://127.0.0.1:9", "--model", "m", "--tokeniz
     ((*SERVE, "--random-as-tokens", "--endpoint", "/v1/chat/completions"), 1,
      ["--random-as-tokens"]),
     ((*SERVE, "--ramp-up-strategy", "exponential", "--ramp-up-end-rps", "5"), 1, ["--ramp-up"]),
-    ((*SERVE, "--num-prompts", "4", "--output-json", "/nonexistent/x", "--disable-tqdm"), 1,
-     ["/nonexistent/x"]),
+    ((*SERVE, "--num-prompts", "4", "--output-json", "/nonexistent/x"), 1, ["/nonexistent/x"]),
+    ((*SERVE, "--save-result", "--result-dir", "/nonexistent/x"), 1, ["--result-dir /nonexistent/x"]),
+    ((*SERVE, "--save-result", "--result-filename", "/nonexistent/x"), 1, ["/nonexistent/x"]),
+    (("latency", "--model", str(DEMO), "--output-json", "/nonexistent/x"), 1, ["/nonexistent/x"]),
+    (("throughput", "--model", str(DEMO), "--output-json", "/"), 1, ["/: Is a directory"]),
 ])
 def test_a_wrong_switch_is_named(args, code, words):
     p = bench(*args, code=code)
     for w in words:
         assert w in p.stderr
+    assert p.stdout == "" and "ready after" not in p.stderr     # nothing was measured before
+
+
+def test_a_result_directory_is_made_and_a_file_there_outlives_a_failed_run(tmp_path):
+    old = tmp_path / "old.json"
+    old.write_text("kept")
+    failing = (*SERVE, "--dataset-name", "prefix_repetition", "--num-prompts", 1)
+    bench(*failing, "--output-json", old, code=1)
+    assert old.read_text() == "kept"
+    bench(*failing, "--output-json", tmp_path / "new.json", code=1)
+    assert sorted(os.listdir(tmp_path)) == ["old.json"]
+    with Server((GOOD, "keep")) as s:
+        bench("serve", "--base-url", s.url, "--model", "m", "--tokenizer", DEMO, "--num-prompts", 2,
+              "--save-result", "--result-dir", tmp_path / "new")
+    name, = os.listdir(tmp_path / "new")
+    assert name.startswith("openai-infqps-m-") and name.endswith(".json")
 
 
 @pytest.mark.parametrize("mode, some", [
