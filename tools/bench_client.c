@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "engine/base/clock.h"
+#include "engine/base/utf8.h"
 #include "tools/bench_sse.h"
 #include "tools/load_parse.h"
 
@@ -103,6 +104,23 @@ request_end(struct conn *c)
     c->client->num_active--;
 }
 
+/* Servers say anything, and texts are cut: only UTF-8 without control characters
+ * goes to the terminal and into the result. */
+static void
+mend_text(char *text)
+{
+    size_t  len = strlen(text), n;
+
+    while ((n = utf8_valid_len(text, len, NULL)) < len) {
+        text[n] = '?';
+    }
+    for (char *p = text; *p != '\0'; p++) {
+        if ((unsigned char) *p < ' ' || *p == 0x7f) {
+            *p = ' ';
+        }
+    }
+}
+
 /* kind: few different texts; detail: what this one said, or NULL. */
 static void
 request_fail(struct conn *c, const char *kind, const char *detail)
@@ -112,6 +130,7 @@ request_fail(struct conn *c, const char *kind, const char *detail)
 
     (void) snprintf(text, sizeof text, "%s%s%s", kind,
                     detail == NULL ? "" : ": ", detail == NULL ? "" : detail);
+    mend_text(text);
     count_kind(c->client->stats, kind);
     r->success = false;
     r->latency_ns = c->now_ns - c->start_ns;
@@ -145,6 +164,7 @@ request_complete(struct conn *c)
 {
     struct bench_result  *r = &c->client->results[c->request];
 
+    bench_sse_end(&c->sse);
     if (c->parse.status != 200) {
         fail_with_status(c);
     } else if (!c->parse.sse) {

@@ -128,6 +128,9 @@ read_chunk(struct bench_sse *s, struct str data, struct bench_chunk *out)
     {
         read_choice(c, out);
     }
+    if (choices == NULL && out->error.data == NULL) {
+        out->error = string_of(root, "message");
+    }
     if (usage != NULL && usage->type == JSON_OBJECT) {
         out->prompt_tokens = count_of(usage, "prompt_tokens");
         out->completion_tokens = count_of(usage, "completion_tokens");
@@ -137,8 +140,9 @@ read_chunk(struct bench_sse *s, struct str data, struct bench_chunk *out)
 }
 
 /* ---- lines -------------------------------------------------------------- */
+/* cut: its empty line never came, so what is not whole was not said. */
 static void
-end_event(struct bench_sse *s)
+end_event(struct bench_sse *s, bool cut)
 {
     struct bench_chunk  chunk;
 
@@ -152,7 +156,9 @@ end_event(struct bench_sse *s)
     } else {
         read_chunk(s, buf_str(&s->data), &chunk);
     }
-    s->fn(s->user, &chunk);
+    if (!cut || !chunk.broken) {
+        s->fn(s->user, &chunk);
+    }
     s->too_long = false;
     arena_reset(&s->arena);
     buf_reset(&s->data);
@@ -165,7 +171,7 @@ take_line(struct bench_sse *s, struct str line)
         line.len--;
     }
     if (line.len == 0) {
-        end_event(s);
+        end_event(s, false);
         return;
     }
     if (!str_starts_with(line, STR("data:"))) {
@@ -198,4 +204,14 @@ bench_sse_feed(struct bench_sse *s, const char *bytes, size_t len)
         bytes += n + 1;
         len -= n + 1;
     }
+}
+
+void
+bench_sse_end(struct bench_sse *s)
+{
+    if (s->line.len > 0) {
+        take_line(s, buf_str(&s->line));
+        buf_reset(&s->line);
+    }
+    end_event(s, true);
 }

@@ -4,6 +4,8 @@
  *     bench_sse_init(&s, on_chunk, user);
  *     bench_sse_reset(&s);                     before each answer
  *     bench_sse_feed(&s, bytes, len);          calls on_chunk for each event
+ *     bench_sse_end(&s);                       and for a last one that is whole
+ *                                              but for its empty line, as in vLLM
  *     bench_sse_destroy(&s);
  *
  * Bytes may be cut anywhere, lines end with LF or CRLF, comments are skipped, an
@@ -47,10 +49,11 @@ struct bench_sse {
 void bench_sse_init(struct bench_sse *s, bench_chunk_fn *fn, void *user);
 void bench_sse_reset(struct bench_sse *s);
 void bench_sse_feed(struct bench_sse *s, const char *bytes, size_t len);
+void bench_sse_end(struct bench_sse *s);
 void bench_sse_destroy(struct bench_sse *s);
 
 /* The message of an error document {"error":{"message":...}}, {"error":"..."} or
- * {"message":...}; data NULL: none.  Lives in the arena. */
+ * {"message":...}, which an error event may be, too; data NULL: none.  Lives in the arena. */
 struct str bench_error_message(struct str body, struct arena *arena);
 
 #endif

@@ -286,6 +286,21 @@ def test_every_kind_of_bad_answer_is_counted_and_none_is_fatal(tmp_path):
     assert "Failed requests during benchmark run detected (capping to 10):" in text
 
 
+def test_what_a_server_says_in_other_encodings_leaves_the_result_utf_8(tmp_path):
+    latin = document(b"500 Oops", b"<html>\r\n\x1b[31mcaf\xe9 \xc3</html>")
+    cut = document(b"500 Oops", b'{"error":{"message":"xy%s"}}' % ("é" * 400).encode())
+    with Server((latin, "keep"), (cut, "keep")) as s:
+        _, r = serve(s.url, tmp_path, "--num-prompts", 2, "--max-concurrency", 1, "--save-detailed", code=1)
+    assert r["errors"][0] == "HTTP 500: <html>   [31mcaf? ?</html>"
+    assert r["errors"][1].startswith("HTTP 500: xy" + "é" * 100)
+
+
+def test_a_stream_may_end_without_its_last_empty_line(tmp_path):
+    with Server((CHUNKED + chunk(TOKEN + LAST) + chunk(USAGE[:-2]) + b"0\r\n\r\n", "keep")) as s:
+        _, r = serve(s.url, tmp_path, "--num-prompts", 3)
+    assert r["completed"] == 3 and r["total_output_tokens"] == 36
+
+
 def test_no_server_at_all(tmp_path):
     text, r = serve(f"http://127.0.0.1:{free_port()}", tmp_path, "--num-prompts", 7, code=1)
     assert r["completed"] == 0 and r["failed"] == 7

@@ -42,7 +42,7 @@ note(void *user, const struct bench_chunk *c)
 
 /* Feeds the stream in pieces of `step` bytes. */
 static void
-feed(struct seen *out, const char *stream, size_t step)
+feed_to(struct seen *out, const char *stream, size_t step, bool end)
 {
     struct bench_sse  s;
     size_t            len = strlen(stream);
@@ -53,7 +53,16 @@ feed(struct seen *out, const char *stream, size_t step)
     for (size_t i = 0; i < len; i += step) {
         bench_sse_feed(&s, stream + i, len - i < step ? len - i : step);
     }
+    if (end) {
+        bench_sse_end(&s);
+    }
     bench_sse_destroy(&s);
+}
+
+static void
+feed(struct seen *out, const char *stream, size_t step)
+{
+    feed_to(out, stream, step, false);
 }
 
 static const char  completions[] =
@@ -148,6 +157,10 @@ errors_are_told_with_their_message(void **state)
     assert_string_equal(s.error, "engine lost");
     feed(&s, "data: {\"error\":\"plain\"}\n\n", 9);
     assert_string_equal(s.error, "plain");
+    feed(&s, "event: error\ndata: {\"object\":\"error\",\"message\":\"old "
+         "vLLM\"}\n\n", 9);
+    assert_string_equal(s.letters, "e");
+    assert_string_equal(s.error, "old vLLM");
 }
 
 static void
@@ -169,6 +182,29 @@ an_event_without_its_empty_line_is_not_seen(void **state)
 
     feed(&s, "data: {\"choices\":[{\"text\":\"a\"}]}\n", 7);
     assert_int_equal(s.num, 0);
+}
+
+static void
+at_the_end_of_the_answer_it_is_if_it_is_whole(void **state)
+{
+    static const struct { const char *stream, *letters; }  ends[] = {
+        { "data: {\"choices\":[{\"text\":\"a\"}]}\n", "t" },
+        { "data: {\"choices\":[{\"text\":\"a\"}]}", "t" },
+        { "data: {\"choices\":[{\"text\":\"a\"}]}\r", "t" },
+        { "data: {\"choices\":[{\"text\":\"a\"}]}\n\ndata: [DONE]", "tD" },
+        { "data: {\"choices\":[{\"text\":\"a\"}]}\n\ndata: {\"cho", "t" },
+        { "data: {\"choices\":[{\"text\":\"a\"}]}\n\n: ping", "t" },
+        { "", "" },
+    };
+    struct seen  s;
+    (void) state;
+
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        for (size_t step = 1; step < 20; step++) {
+            feed_to(&s, ends[i].stream, step, true);
+            assert_string_equal(s.letters, ends[i].letters);
+        }
+    }
 }
 
 static void
@@ -199,6 +235,7 @@ main(void)
         cmocka_unit_test(errors_are_told_with_their_message),
         cmocka_unit_test(what_is_no_chunk_is_broken_and_not_fatal),
         cmocka_unit_test(an_event_without_its_empty_line_is_not_seen),
+        cmocka_unit_test(at_the_end_of_the_answer_it_is_if_it_is_whole),
         cmocka_unit_test(error_documents_of_other_servers_are_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
