@@ -4,11 +4,13 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -57,6 +59,8 @@ struct client {
     struct conn               *free_list;      /* idle ones first */
     int                        max_conns, num_conns;
     int                        epoll_fd, timer_fd;
+    int                        signal_fd;       /* -1: not stoppable */
+    sigset_t                   signals, old_signals;
     int64_t                    start_ns;
     int                        num_started, num_ended, num_active;
     char                       bytes[READ_BYTES];
@@ -516,18 +520,35 @@ set_timer(struct client *cl, int64_t due_ns)
     (void) timerfd_settime(cl->timer_fd, TFD_TIMER_ABSTIME, &t, NULL);
 }
 
+/* Fails what began before since_ns. */
 static void
-check_deadlines(struct client *cl, int64_t now_ns)
+fail_running(struct client *cl, int64_t now_ns, int64_t since_ns,
+             const char *kind)
 {
     for (int i = 0; i < cl->num_conns; i++) {
         struct conn  *c = cl->conns[i];
         if (c->request >= 0 && (c->state == CONN_BUSY
                                 || c->state == CONN_CONNECTING)
-            && now_ns - c->start_ns > cl->o->timeout_ns)
+            && c->start_ns < since_ns)
         {
             c->now_ns = now_ns;
-            request_fail(c, "timeout", NULL);
+            request_fail(c, kind, NULL);
         }
+    }
+}
+
+/* The timer's and the signals' descriptors have no connection. */
+static void
+other_event(struct client *cl)
+{
+    struct signalfd_siginfo  signal;
+    uint64_t                 expired;
+
+    (void) !read(cl->timer_fd, &expired, sizeof expired);
+    if (cl->signal_fd != -1
+        && read(cl->signal_fd, &signal, sizeof signal) > 0)
+    {
+        cl->stats->interrupted = true;
     }
 }
 
@@ -536,9 +557,8 @@ loop(struct client *cl)
 {
     struct epoll_event  events[EVENTS_MAX];
     int64_t             check_ns = cl->start_ns + DEADLINE_CHECK_NS;
-    uint64_t            expired;
 
-    while (cl->num_ended < cl->o->num) {
+    while (cl->num_ended < cl->o->num && !cl->stats->interrupted) {
         int64_t  woke_ns = clock_now_ns();
         set_timer(cl, start_due(cl));
         int64_t  now_ns = clock_now_ns();
@@ -551,7 +571,7 @@ loop(struct client *cl)
         woke_ns = clock_now_ns();
         for (int i = 0; i < num; i++) {
             if (events[i].data.ptr == NULL) {
-                (void) !read(cl->timer_fd, &expired, sizeof expired);
+                other_event(cl);
             } else {
                 conn_event(events[i].data.ptr, events[i].events);
             }
@@ -563,12 +583,14 @@ loop(struct client *cl)
         }
         if (now_ns >= check_ns) {
             check_ns = now_ns + DEADLINE_CHECK_NS;
-            check_deadlines(cl, now_ns);
+            fail_running(cl, now_ns, now_ns - cl->o->timeout_ns, "timeout");
         }
         if (cl->o->progress != NULL) {
             bench_progress_at(cl->o->progress, cl->num_ended, now_ns);
         }
     }
+    fail_running(cl, clock_now_ns(), INT64_MAX, "interrupted");
+    cl->stats->num_started = cl->num_started;
 }
 
 /* ---- set-up ------------------------------------------------------------- */
@@ -593,12 +615,30 @@ raise_files(int num, struct err *err)
 }
 
 static int
+take_signals(struct client *cl, struct err *err)
+{
+    struct epoll_event  e = { .events = EPOLLIN };
+
+    (void) sigemptyset(&cl->signals);
+    (void) sigaddset(&cl->signals, SIGINT);
+    (void) sigaddset(&cl->signals, SIGTERM);
+    cl->signal_fd = signalfd(-1, &cl->signals, SFD_NONBLOCK | SFD_CLOEXEC);
+    if (cl->signal_fd == -1
+        || epoll_ctl(cl->epoll_fd, EPOLL_CTL_ADD, cl->signal_fd, &e) == -1)
+    {
+        return err_set(err, "signalfd: %s", strerror(errno));
+    }
+    (void) sigprocmask(SIG_BLOCK, &cl->signals, &cl->old_signals);
+    return OK;
+}
+
+static int
 client_open(struct client *cl, struct err *err)
 {
     const struct bench_client_options  *o = cl->o;
     struct epoll_event                  e = { .events = EPOLLIN };
 
-    cl->epoll_fd = cl->timer_fd = -1;
+    cl->epoll_fd = cl->timer_fd = cl->signal_fd = -1;
     cl->max_conns = o->max_concurrency > 0 && o->max_concurrency < o->num
                     ? o->max_concurrency : o->num;
     cl->conns = calloc((size_t) cl->max_conns, sizeof *cl->conns);
@@ -615,7 +655,7 @@ client_open(struct client *cl, struct err *err)
     {
         return err_set(err, "epoll: %s", strerror(errno));
     }
-    return OK;
+    return o->stoppable ? take_signals(cl, err) : OK;
 }
 
 static void
@@ -638,6 +678,10 @@ client_close(struct client *cl)
     }
     if (cl->timer_fd != -1) {
         (void) close(cl->timer_fd);
+    }
+    if (cl->signal_fd != -1) {
+        (void) close(cl->signal_fd);
+        (void) sigprocmask(SIG_SETMASK, &cl->old_signals, NULL);
     }
     free(cl);
 }

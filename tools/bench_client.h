@@ -8,6 +8,9 @@
  * in the result.  A kept connection that the server has closed before the first
  * byte of an answer is replaced once, without an error.
  *
+ * SIGINT and SIGTERM end a run that is stoppable: requests that run fail as
+ * "interrupted", those that have not begun are no results.
+ *
  * A measurement is worth as much as its client is fast, so it measures itself:
  * CPU time of the thread, and the longest turn, in which a chunk may have
  * waited to be seen. */
@@ -34,6 +37,7 @@ struct bench_client_options {
     const int64_t  *at_ns;                /* [num], since the beginning */
     int64_t         timeout_ns;           /* of one request */
     bool            keep_text;
+    bool            stoppable;
     struct bench_progress *progress;
     /* Appends head and body of request i; buf->failed fails the run. */
     void          (*write_request)(void *user, int i, struct buf *out);
@@ -44,6 +48,8 @@ struct bench_client_options {
 struct bench_client_stats {
     int64_t   duration_ns, cpu_ns, longest_turn_ns;
     uint64_t  num_events, num_bytes;
+    bool      interrupted;
+    int       num_started;
     int       num_kinds;
     struct { char name[BENCH_KIND_BYTES]; int num; } kinds[BENCH_KINDS_MAX];
 };

@@ -57,8 +57,6 @@ run_load(struct bench_run *r, struct err *err)
     (void) sigemptyset(&r->signals);
     (void) sigaddset(&r->signals, SIGINT);
     (void) sigaddset(&r->signals, SIGTERM);
-    /* Before the engine's threads begin: they inherit it. */
-    (void) pthread_sigmask(SIG_BLOCK, &r->signals, NULL);
     buf_init(&r->text, TEXT_BYTES_MAX);
     if (bench_dataset_check(r->cli, err) != OK
         || (r->cli->output_json != NULL
@@ -70,7 +68,12 @@ run_load(struct bench_run *r, struct err *err)
         (void) snprintf(path, sizeof path, "%s/tokenizer.json", cli->model);
         cli->skip_tokenizer_init = access(path, F_OK) != 0;
     }
-    return app_load(&r->app, cli, err);
+    /* The engine's threads inherit it; until there is something to report a
+     * signal ends the program. */
+    (void) pthread_sigmask(SIG_BLOCK, &r->signals, NULL);
+    int  rc = app_load(&r->app, cli, err);
+    (void) pthread_sigmask(SIG_UNBLOCK, &r->signals, NULL);
+    return rc;
 }
 
 static int
@@ -222,6 +225,7 @@ run_round(struct bench_run *r, struct bench_progress *progress,
 {
     struct gen_event  events[EVENTS_MAX];
 
+    (void) pthread_sigmask(SIG_BLOCK, &r->signals, NULL);
     r->num_submitted = r->num_ended = 0;
     for (int i = 0; i < r->data.num; i++) {
         struct bench_seq  *s = &r->seqs[i];

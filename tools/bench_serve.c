@@ -352,9 +352,9 @@ run_counted(struct serve *s, struct err *err)
     say_what_comes(cli);
     bench_progress_start(&progress, s->data.num, cli->disable_tqdm);
     s->client.progress = &progress;
+    s->client.stoppable = true;
     int  rc = bench_client_run(&s->client, s->results, &s->stats, err);
-    bench_progress_end(&progress, s->data.num);
-    s->client.progress = NULL;
+    bench_progress_end(&progress, s->stats.num_started);
     return rc;
 }
 
@@ -364,9 +364,10 @@ report(struct serve *s, struct err *err)
     struct bench_serve_run  *r = &s->run;
 
     r->results = s->results;
-    r->num = s->data.num;
+    r->num = s->stats.num_started;
+    r->num_wanted = s->data.num;
     r->stats = &s->stats;
-    int  rc = bench_metrics_make(&r->metrics, s->results, s->data.num,
+    int  rc = bench_metrics_make(&r->metrics, s->results, r->num,
                                  (double) s->stats.duration_ns * 1e-9,
                                  &r->goals);
     if (rc != OK) {
@@ -376,7 +377,9 @@ report(struct serve *s, struct err *err)
         rc = bench_serve_save(r, err);
     }
     if (rc == OK && r->metrics.completed == 0) {
-        rc = err_set(err, "All requests failed. This is likely due to a "
+        rc = r->stats->interrupted
+             ? err_set(err, "interrupted before the first answer was complete")
+             : err_set(err, "All requests failed. This is likely due to a "
                      "misconfiguration on the benchmark arguments.");
     }
     bench_metrics_destroy(&r->metrics);

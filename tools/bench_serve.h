@@ -3,7 +3,8 @@
  * What `vllm bench serve` does, with its figures, table and JSON names, on one
  * thread.  Differences: a chat's opening role and a closing finish_reason
  * without text are not tokens (bench_sse.h), the peak of output tokens counts
- * tokens and not chunks, and what the measuring itself cost is reported. */
+ * tokens and not chunks, and what the measuring itself cost is reported.
+ * SIGINT and SIGTERM end the run and leave the figures so far. */
 #ifndef LLM_TOOLS_BENCH_SERVE_H
 #define LLM_TOOLS_BENCH_SERVE_H
 
@@ -20,7 +21,8 @@ struct bench_serve_run {
     const struct bench_cli          *cli;
     const char                      *label;
     const struct bench_result       *results;      /* [num] */
-    int                              num;
+    int                              num;          /* that began */
+    int                              num_wanted;
     struct bench_goals               goals;
     double                           percents[BENCH_PERCENTILES_MAX];
     int                              num_percents;

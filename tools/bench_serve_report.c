@@ -134,6 +134,10 @@ bench_serve_print(const struct bench_serve_run *r)
 {
     const struct bench_metrics  *m = &r->metrics;
 
+    if (r->stats->interrupted) {
+        printf("Interrupted: %d of %d requests had begun; the figures are of "
+               "the time until then\n", r->num, r->num_wanted);
+    }
     print_errors(r);
     title(" Serving Benchmark Result ", '=');
     row_int("Successful requests:", m->completed);

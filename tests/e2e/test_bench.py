@@ -301,6 +301,33 @@ def test_a_stream_may_end_without_its_last_empty_line(tmp_path):
     assert r["completed"] == 3 and r["total_output_tokens"] == 36
 
 
+def test_a_signal_leaves_the_figures_of_the_answers_so_far(tmp_path):
+    out = tmp_path / "result.json"
+    with Server(*[(GOOD, "keep")] * 5, (CHUNKED + chunk(TOKEN), "hang")) as s:
+        p = subprocess.Popen([str(BENCH), "serve", "--base-url", s.url, "--model", "m", "--tokenizer",
+                              str(DEMO), "--num-prompts", "1000", "--max-concurrency", "1",
+                              "--output-json", str(out)], stdout=subprocess.PIPE, text=True)
+        while s.num < 6:
+            time.sleep(0.01)
+        p.send_signal(signal.SIGINT)
+        text, _ = p.communicate(timeout=30)
+    assert p.returncode == 0 and "Interrupted: 6 of 1000 requests had begun" in text
+    r = json.loads(out.read_text())
+    assert (r["completed"], r["failed"], r["errors_by_kind"]) == (5, 1, {"interrupted": 1})
+    assert r["total_output_tokens"] == 60
+
+
+def test_a_signal_before_the_first_answer_is_no_misconfiguration():
+    with Server((b"", "hang")) as s:
+        p = subprocess.Popen([str(BENCH), "serve", "--base-url", s.url, "--model", "m", "--tokenizer",
+                              str(DEMO), "--num-prompts", "3"], stderr=subprocess.PIPE, text=True)
+        while s.num < 3:
+            time.sleep(0.01)
+        p.terminate()
+        _, text = p.communicate(timeout=30)
+    assert p.returncode == 1 and "interrupted before the first answer" in text
+
+
 def test_no_server_at_all(tmp_path):
     text, r = serve(f"http://127.0.0.1:{free_port()}", tmp_path, "--num-prompts", 7, code=1)
     assert r["completed"] == 0 and r["failed"] == 7
@@ -409,6 +436,20 @@ def test_a_signal_leaves_the_figures_so_far(tmp_path):
     r = json.loads(out.read_text())
     assert 0 < r["num_requests"] < 30000
     assert r["tokens_per_second"] == pytest.approx(r["total_num_tokens"] / r["elapsed_time"])
+
+
+def test_a_signal_ends_what_has_no_figures_yet(tmp_path):
+    fifo = tmp_path / "never.json"
+    os.mkfifo(fifo)
+    p = subprocess.Popen([str(BENCH), "throughput", "--model", str(DEMO), "--device", "cpu",
+                          "--dataset-name", "sharegpt", "--dataset-path", str(fifo)],
+                         stderr=subprocess.PIPE, text=True)
+    for line in p.stderr:
+        if "ready after" in line:
+            break
+    time.sleep(0.2)
+    p.terminate()
+    assert p.wait(timeout=10) == -signal.SIGTERM
 
 
 def test_an_engine_without_a_tokenizer_takes_token_ids_only(tmp_path):
