@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <math.h>
 #include <netdb.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 #include "tools/bench_request.h"
 
 #define READY_PAUSE_NS  NS_PER_S
+#define CONNECT_WAIT_MS 1000
 
 struct serve {
     struct bench_cli          *cli;
@@ -133,6 +135,28 @@ check_options(struct serve *s, struct err *err)
            ? ERROR : bench_serve_check_save(&s->run, err);
 }
 
+static bool
+takes_connections(const struct addrinfo *a)
+{
+    int            fd = socket(a->ai_family,
+                               SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    struct pollfd  p = { .fd = fd, .events = POLLOUT };
+    int            error = 0;
+    socklen_t      len = sizeof error;
+
+    if (fd == -1) {
+        return false;
+    }
+    bool  yes = connect(fd, a->ai_addr, a->ai_addrlen) == 0
+                || (errno == EINPROGRESS && poll(&p, 1, CONNECT_WAIT_MS) == 1
+                    && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0
+                    && error == 0);
+    (void) close(fd);
+    return yes;
+}
+
+/* Of several addresses the first that is served: "localhost" is often ::1 as
+ * well, and most servers listen on 127.0.0.1 only. */
 static int
 resolve(struct serve *s, struct err *err)
 {
@@ -145,8 +169,15 @@ resolve(struct serve *s, struct err *err)
     if (rc != 0) {
         return err_set(err, "%s: %s", s->url.host, gai_strerror(rc));
     }
-    memcpy(&s->client.addr, found->ai_addr, found->ai_addrlen);
-    s->client.addr_len = found->ai_addrlen;
+    const struct addrinfo  *best = found->ai_next == NULL ? found : NULL;
+    for (const struct addrinfo *a = found; a != NULL && best == NULL;
+         a = a->ai_next)
+    {
+        best = takes_connections(a) ? a : NULL;
+    }
+    best = best == NULL ? found : best;
+    memcpy(&s->client.addr, best->ai_addr, best->ai_addrlen);
+    s->client.addr_len = best->ai_addrlen;
     freeaddrinfo(found);
     return OK;
 }
@@ -232,7 +263,8 @@ first_tokens(void *user, int i)
 
 /* The first prompt num times, not counted; *succeeded of them did. */
 static int
-run_uncounted(struct serve *s, int num, int *succeeded, struct err *err)
+run_uncounted(struct serve *s, int num, int64_t timeout_ns, int *succeeded,
+              struct err *err)
 {
     struct bench_client_options  o = s->client;
     struct bench_client_stats    stats;
@@ -243,6 +275,7 @@ run_uncounted(struct serve *s, int num, int *succeeded, struct err *err)
 
     *succeeded = 0;
     o.num = num;
+    o.timeout_ns = timeout_ns;
     o.at_ns = at_ns;
     o.write_request = write_first;
     o.prompt_tokens = first_tokens;
@@ -277,7 +310,13 @@ wait_ready(struct serve *s, struct err *err)
     }
     puts("Starting initial single prompt test run...");
     for ( ;; ) {
-        if (run_uncounted(s, 1, &succeeded, err) != OK) {
+        int64_t  left_ns = end_ns - clock_now_ns();
+        left_ns = left_ns < READY_PAUSE_NS ? READY_PAUSE_NS : left_ns;
+        if (resolve(s, err) != OK
+            || run_uncounted(s, 1, left_ns < s->client.timeout_ns
+                                   ? left_ns : s->client.timeout_ns,
+                             &succeeded, err) != OK)
+        {
             return ERROR;
         }
         if (succeeded == 1) {
@@ -301,7 +340,7 @@ warm_up(struct serve *s, struct err *err)
         return OK;
     }
     printf("Warming up with %d requests...\n", num);
-    if (run_uncounted(s, num, &succeeded, err) != OK) {
+    if (run_uncounted(s, num, s->client.timeout_ns, &succeeded, err) != OK) {
         return ERROR;
     }
     if (succeeded < num) {
