@@ -8,7 +8,8 @@
 #include "engine/base/clock.h"
 #include "engine/sample/rng.h"
 
-#define MS(ns)  ((double) (ns) * 1e-6)
+#define MS(ns)         ((double) (ns) * 1e-6)
+#define ARRIVAL_S_MAX  INT64_C(4000000000)     /* fits into at_ns */
 
 /* ---- a series of numbers ------------------------------------------------ */
 void
@@ -155,13 +156,16 @@ bench_arrivals_make(int64_t *at_ns, int num, const struct bench_arrivals *a)
     for (int i = 0; i < num; i++) {
         double  rate = rate_at(a, i, num);
         at += isinf(a->burstiness) ? 1 / rate
-              : random_gamma(&r, a->burstiness) / (rate * a->burstiness);
+              : random_gamma(&r, a->burstiness) / a->burstiness / rate;
         seconds[i] = at;
     }
     double  factor = a->ramp_up != NULL || at <= 0 ? 1
                      : (double) num / a->rate / at;
     for (int i = 0; i < num; i++) {
-        at_ns[i] = (int64_t) (seconds[i] * factor * (double) NS_PER_S);
+        double  s = seconds[i] * factor;
+        at_ns[i] = !(s > 0) ? 0 : s < ARRIVAL_S_MAX
+                   ? (int64_t) (s * (double) NS_PER_S)
+                   : ARRIVAL_S_MAX * NS_PER_S;
     }
     free(seconds);
 }

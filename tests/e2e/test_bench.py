@@ -328,6 +328,15 @@ def test_a_signal_before_the_first_answer_is_no_misconfiguration():
     assert p.returncode == 1 and "interrupted before the first answer" in text
 
 
+def test_the_ready_check_ends_when_it_said():
+    with Server((b"", "hang")) as s:
+        began = time.time()
+        p = bench("serve", "--base-url", s.url, "--model", "m", "--tokenizer", DEMO,
+                  "--ready-check-timeout-sec", 1, code=1)
+    assert "Initial test run failed" in p.stderr and "timeout" in p.stderr
+    assert time.time() - began < 20
+
+
 def test_no_server_at_all(tmp_path):
     text, r = serve(f"http://127.0.0.1:{free_port()}", tmp_path, "--num-prompts", 7, code=1)
     assert r["completed"] == 0 and r["failed"] == 7

@@ -98,6 +98,28 @@ without_a_rate_all_come_at_once(void **state)
 }
 
 static void
+rates_out_of_all_reason_mean_what_they_say(void **state)
+{
+    int64_t                at_ns[4];
+    struct bench_arrivals  a = { .rate = 1e-12, .burstiness = 1 };
+    (void) state;
+
+    bench_arrivals_make(at_ns, 4, &a);
+    assert_true(at_ns[0] > 0 && at_ns[0] <= at_ns[1] && at_ns[2] <= at_ns[3]);
+    assert_true(at_ns[3] > (int64_t) 1e18);
+    a = (struct bench_arrivals) { .rate = 2, .burstiness = 1e308 };
+    bench_arrivals_make(at_ns, 4, &a);
+    for (int i = 0; i < 4; i++) {
+        assert_near((double) at_ns[i] * 1e-9, (i + 1) / 2.0, 1e-3);
+    }
+    a.burstiness = 1e-320;
+    bench_arrivals_make(at_ns, 4, &a);
+    for (int i = 0; i < 4; i++) {
+        assert_true(at_ns[i] >= 0);
+    }
+}
+
+static void
 a_ramp_gets_faster(void **state)
 {
     static const char *const  kinds[] = { "linear", "exponential" };
@@ -232,6 +254,7 @@ main(void)
         cmocka_unit_test(an_empty_series_is_all_zero),
         cmocka_unit_test(arrivals_keep_the_rate_and_burstiness_shapes_the_gaps),
         cmocka_unit_test(without_a_rate_all_come_at_once),
+        cmocka_unit_test(rates_out_of_all_reason_mean_what_they_say),
         cmocka_unit_test(a_ramp_gets_faster),
         cmocka_unit_test(metrics_add_up_what_succeeded),
         cmocka_unit_test(one_after_the_other_is_never_two_at_once),
