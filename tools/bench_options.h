@@ -34,7 +34,8 @@ struct bench_cli {
     const char  *backend, *label, *base_url, *host, *endpoint;
     int64_t      port;
     const char  *served_model_name, *tokenizer;
-    bool         random_as_tokens, ignore_eos, disable_tqdm;
+    bool         random_as_tokens, disable_tqdm;
+    const char  *ignore_eos;                    /* OPTION_AUTO_BOOL */
     double       request_rate, burstiness;
     const char  *ramp_up_strategy;              /* NULL: none */
     int64_t      ramp_up_start_rps, ramp_up_end_rps;

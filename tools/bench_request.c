@@ -222,6 +222,14 @@ put_prompt(struct bench_request *m, const struct bench_prompt *p)
     buf_append_c(b, ']');
 }
 
+static bool
+ignores_eos(const struct bench_cli *cli)
+{
+    return strcmp(cli->ignore_eos, "auto") == 0
+           ? strcmp(cli->dataset_name, "random") == 0
+           : strcmp(cli->ignore_eos, "true") == 0;
+}
+
 static void
 make_body(struct bench_request *m, const struct bench_prompt *p)
 {
@@ -241,7 +249,7 @@ make_body(struct bench_request *m, const struct bench_prompt *p)
     }
     put_raw(m, "stream", "true");
     put_raw(m, "stream_options", "{\"include_usage\":true}");
-    if (m->cli->ignore_eos) {
+    if (ignores_eos(m->cli)) {
         put_raw(m, "ignore_eos", "true");
     }
     sampling_switches(m->cli, s);

@@ -221,6 +221,12 @@ put_settings(const struct bench_serve_run *r, struct buf *b)
     } else {
         bench_json_text(b, "max_concurrency", NULL);
     }
+    if (cli->ramp_up_strategy != NULL) {
+        bench_json_text(b, "ramp_up_strategy", cli->ramp_up_strategy);
+        bench_json_number(b, "ramp_up_start_rps",
+                          (double) cli->ramp_up_start_rps);
+        bench_json_number(b, "ramp_up_end_rps", (double) cli->ramp_up_end_rps);
+    }
 }
 
 static void
@@ -356,7 +362,14 @@ put_path(const struct bench_serve_run *r, struct buf *path)
     if (cli->result_filename != NULL) {
         buf_append_str(path, str_from(cli->result_filename));
     } else {
-        buf_appendf(path, "%s-%gqps-", r->label, cli->request_rate);
+        if (cli->ramp_up_strategy != NULL) {
+            buf_appendf(path, "%s-ramp-up-%s-%lldqps-%lldqps-", r->label,
+                        cli->ramp_up_strategy,
+                        (long long) cli->ramp_up_start_rps,
+                        (long long) cli->ramp_up_end_rps);
+        } else {
+            buf_appendf(path, "%s-%gqps-", r->label, cli->request_rate);
+        }
         if (cli->max_concurrency > 0) {
             buf_appendf(path, "concurrency%lld-",
                         (long long) cli->max_concurrency);

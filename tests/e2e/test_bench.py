@@ -192,7 +192,7 @@ class Server:
     "close", "keep" or "hang"."""
 
     def __init__(self, *answers):
-        self.answers, self.num, self.connections = answers, 0, 0
+        self.answers, self.num, self.connections, self.bodies = answers, 0, 0, []
         self.lock = threading.Lock()
         self.socket = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.url = "http://127.0.0.1:%d" % self.socket.getsockname()[1]
@@ -217,8 +217,9 @@ class Server:
                         return
                     if line.lower().startswith(b"content-length:"):
                         length = int(line.split(b":")[1])
-                f.read(length)
+                body = f.read(length)
                 with self.lock:
+                    self.bodies.append(body)
                     data, then = self.answers[self.num % len(self.answers)]
                     self.num += 1
                 conn.sendall(data)
@@ -326,6 +327,28 @@ def test_a_signal_before_the_first_answer_is_no_misconfiguration():
         p.terminate()
         _, text = p.communicate(timeout=30)
     assert p.returncode == 1 and "interrupted before the first answer" in text
+
+
+@pytest.mark.parametrize("args, there", [
+    ((), True), (("--no-ignore-eos",), False), (("--dataset-name", "prefix_repetition"), False),
+    (("--dataset-name", "prefix_repetition", "--ignore-eos"), True),
+])
+def test_random_prompts_ask_for_the_full_length_as_in_vllm(tmp_path, args, there):
+    with Server((GOOD, "keep")) as s:
+        serve(s.url, tmp_path, "--num-prompts", 10, *args)
+    assert {json.loads(b).get("ignore_eos", False) for b in s.bodies} == {there}
+
+
+def test_a_ramp_is_told_from_all_at_once(tmp_path):
+    with Server((GOOD, "keep")) as s:
+        ramp = ("--num-prompts", 20, "--ramp-up-strategy", "linear", "--ramp-up-start-rps", 50,
+                "--ramp-up-end-rps", 200)
+        _, r = serve(s.url, tmp_path, *ramp)
+        assert (r["ramp_up_strategy"], r["ramp_up_start_rps"], r["ramp_up_end_rps"]) == ("linear", 50, 200)
+        bench("serve", "--base-url", s.url, "--model", "a/m", "--tokenizer", DEMO, *ramp, "--save-result",
+              "--result-dir", tmp_path / "out")
+    name, = os.listdir(tmp_path / "out")
+    assert name.startswith("openai-ramp-up-linear-50qps-200qps-m-")
 
 
 def test_the_ready_check_ends_when_it_said():

@@ -90,6 +90,8 @@ open_fixture(struct fixture *f, const char *endpoint)
     memset(f, 0, sizeof *f);
     buf_init(&f->out, 1 << 20);
     f->cli.engine.model = "m";
+    f->cli.dataset_name = "random";
+    f->cli.ignore_eos = "false";
     f->prompt = (struct bench_prompt) { .ids = ids, .num_ids = 3,
                                         .text = STR("a \"b\""),
                                         .prompt_len = 3, .output_len = 9 };
@@ -114,7 +116,7 @@ bodies_are_vllm_s(void **state)
         "{\"model\":\"m\",\"prompt\":\"a \\\"b\\\"\",\"max_tokens\":9,"
         "\"stream\":true,\"stream_options\":{\"include_usage\":true}}");
     f.prompt.text.data = NULL;
-    f.cli.ignore_eos = true;
+    f.cli.ignore_eos = "true";
     f.cli.temperature = "0.5";
     f.cli.served_model_name = "other";
     assert_int_equal(write_one(&f, &err), OK);
