@@ -184,6 +184,19 @@ push_words(struct maker *m, uint64_t offset, int64_t num)
     }
 }
 
+/* Words drawn one by one from `position` on: the same again for the same one. */
+static void
+push_drawn(struct maker *m, uint64_t position, int64_t num)
+{
+    uint64_t  after = m->position;
+
+    m->position = position;
+    for (int64_t i = 0; i < num; i++) {
+        id_buf_push(&m->ids, word_at(m, draw(m, m->words.len)));
+    }
+    m->position = after > m->position ? after : m->position;
+}
+
 static int
 make_random(struct maker *m)
 {
@@ -237,13 +250,11 @@ make_prefix_repetition(struct maker *m)
     /* As in vLLM each prefix is used equally often; the rest is left out. */
     int64_t  each = cli->num_prompts / cli->num_prefixes;
     for (int64_t i = 0; i < cli->num_prefixes; i++) {
-        uint64_t  prefix = draw(m, m->words.len);
+        uint64_t  prefix = m->position;
         for (int64_t k = 0; k < each; k++) {
             id_buf_reset(&m->ids);
-            push_words(m, prefix, cli->prefix_len);
-            for (int64_t n = 0; n < cli->suffix_len; n++) {
-                id_buf_push(&m->ids, word_at(m, draw(m, m->words.len)));
-            }
+            push_drawn(m, prefix, cli->prefix_len);
+            push_drawn(m, m->position, cli->suffix_len);
             if (add_prompt(m, (int32_t) output_len) != OK) {
                 return ERROR;
             }
@@ -343,7 +354,10 @@ add_conversation(struct maker *m, const struct json *entry)
     int64_t   fixed_len = cli->output_len > 0 ? cli->output_len
                           : cli->sharegpt_output_len;
 
-    if (prompt.data == NULL || answer.data == NULL) {
+    if (prompt.data == NULL || answer.data == NULL
+        || prompt.len > TOKENIZER_TEXT_BYTES_MAX
+        || answer.len > TOKENIZER_TEXT_BYTES_MAX)
+    {
         return OK;
     }
     if (encode(m, answer, false, &m->ids) != OK) {

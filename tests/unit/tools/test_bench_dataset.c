@@ -168,6 +168,35 @@ prefixes_are_shared_by_equally_many_prompts(void **state)
     close_fixture(&f);
 }
 
+static int
+compare_prefixes(const void *a, const void *b)
+{
+    const struct bench_prompt  *x = a, *y = b;
+    return memcmp(x->ids, y->ids, 30 * sizeof *x->ids);
+}
+
+static void
+prefixes_differ_however_many_they_are(void **state)
+{
+    struct fixture  f;
+    struct err      err = { 0 };
+    int             different = 1;
+    (void) state;
+
+    open_fixture(&f, "prefix_repetition", true);
+    f.cli.num_prompts = f.cli.num_prefixes = 500;
+    f.cli.prefix_len = 32;
+    f.cli.suffix_len = 8;
+    assert_int_equal(make(&f, &err), OK);
+    qsort(f.d.prompts, 500, sizeof *f.d.prompts, compare_prefixes);
+    for (int i = 1; i < 500; i++) {
+        different += compare_prefixes(&f.d.prompts[i - 1],
+                                      &f.d.prompts[i]) != 0;
+    }
+    assert_int_equal(different, 500);
+    close_fixture(&f);
+}
+
 static const char  sharegpt[] =
     "[{\"conversations\":[{\"from\":\"human\",\"value\":"
     "\"What is the capital of Thailand, my friend?\"},"
@@ -257,6 +286,7 @@ main(void)
         cmocka_unit_test(random_ids_need_no_tokenizer_and_stay_in_the_vocabulary),
         cmocka_unit_test(a_seed_means_the_same_prompts),
         cmocka_unit_test(prefixes_are_shared_by_equally_many_prompts),
+        cmocka_unit_test(prefixes_differ_however_many_they_are),
         cmocka_unit_test(
             sharegpt_keeps_fitting_conversations_and_fills_up_with_them),
         cmocka_unit_test(halves_of_emojis_do_not_spoil_the_file),
