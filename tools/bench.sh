@@ -116,13 +116,21 @@ start_mock() {
     taskset -c "$other" "$bin/nginx-llm-mock-engine" --socket "$work/mock.sock" --log-level error &
     mock=$!
     pids+=("$mock")
-    until [ -S "$work/mock.sock" ]; do sleep 0.01; done
+    until [ -S "$work/mock.sock" ]; do
+        kill -0 "$mock" 2>/dev/null || fail "the mock engine does not start"
+        sleep 0.01
+    done
 }
+listens() { grep -q "$(printf ':%04X 00000000:0000 0A' "$1")" /proc/net/tcp; }
 start_bare() {      # start_bare CPU OPTIONS...
+    ! listens $((PORT + 1)) || fail "another program listens on port $((PORT + 1)): PORT=... chooses two others"
     taskset -c "$1" "$bin/nginx-llm-bare" --port $((PORT + 1)) "${@:2}" &
     bare=$!
     pids+=("$bare")
-    until grep -q "$(printf ':%04X 00000000:0000 0A' $((PORT + 1)))" /proc/net/tcp; do sleep 0.01; done
+    until listens $((PORT + 1)); do
+        kill -0 "$bare" 2>/dev/null || fail "the bare program does not start"
+        sleep 0.01
+    done
 }
 load() {            # load NAME WATCHED_PID OPTIONS...
     local out
@@ -194,14 +202,14 @@ streams_part() {
         for mode in paced:10 fast:0; do
             delay=${mode#*:} name=${mode%%:*}
             load "stream_$name" "$worker" --port "$PORT" --path $CHAT --body "$STREAM,\"delay_ms\":$delay}}" \
-                 --connections 256 --seconds $((WINDOW_S + 1)) --warmup-ms 700
+                 --connections 256 --seconds "$(calc "$WINDOW_S + 1")" --warmup-ms 700
             per "stream_$name" worker_cpu_s events cpu_us
             per "stream_$name" mock_cpu_s events mock_cpu_us
             # The frame of a chunk: three digits of length and two line ends.
             event=$(calc "int($(last "stream_$name.bytes") / $(last "stream_$name.events") - 7)")
             start_bare 0 --stream --event-bytes "$event" --delay-ms "$delay"
             load "bare_$name" "$bare" --port $((PORT + 1)) --path $CHAT --body "$BODY" \
-                 --connections 256 --seconds $((WINDOW_S + 1)) --warmup-ms 700
+                 --connections 256 --seconds "$(calc "$WINDOW_S + 1")" --warmup-ms 700
             per "bare_$name" worker_cpu_s events cpu_us
             stop_pid "$bare"
         done
