@@ -304,8 +304,11 @@ latency_report(const struct bench_cli *cli, struct bench_series *latencies,
 int
 bench_latency(struct bench_cli *cli, struct err *err)
 {
-    struct bench_run     r = { .cli = cli };
-    struct bench_series  latencies = { 0 };
+    struct bench_run       r = { .cli = cli };
+    struct bench_series    latencies = { 0 };
+    struct bench_progress  progress;
+    int64_t                num_rounds = cli->num_iters_warmup + cli->num_iters;
+    int                    num_done = 0;
 
     cli->dataset_name = "random";
     cli->num_prompts = cli->batch_size;
@@ -316,6 +319,7 @@ bench_latency(struct bench_cli *cli, struct err *err)
     if (rc == OK) {
         rc = run_make_seqs(&r, err);
     }
+    bench_progress_start(&progress, "rounds", (int) num_rounds, rc != OK);
     for (int64_t i = -cli->num_iters_warmup; i < cli->num_iters && rc == OK
          && !r.interrupted; i++)
     {
@@ -324,7 +328,10 @@ bench_latency(struct bench_cli *cli, struct err *err)
         if (i >= 0 && !r.interrupted) {
             bench_series_add(&latencies, seconds);
         }
+        num_done += rc == OK && !r.interrupted;
+        bench_progress_at(&progress, num_done, clock_now_ns());
     }
+    bench_progress_end(&progress, num_done);
     if (rc == OK && latencies.len == 0) {
         rc = err_set(err, "interrupted before the first counted round ended");
     }
@@ -393,7 +400,8 @@ bench_throughput(struct bench_cli *cli, struct err *err)
         rc = run_make_seqs(&r, err);
     }
     if (rc == OK) {
-        bench_progress_start(&progress, r.data.num, cli->disable_tqdm);
+        bench_progress_start(&progress, "requests", r.data.num,
+                             cli->disable_tqdm);
         rc = run_round(&r, &progress, &seconds, err);
         bench_progress_end(&progress, r.num_ended);
     }

@@ -15,13 +15,14 @@
 #define PROGRESS_LINE_S     10
 
 void
-bench_progress_start(struct bench_progress *p, int total, bool off)
+bench_progress_start(struct bench_progress *p, const char *what, int total,
+                     bool off)
 {
     int64_t  now_ns = clock_now_ns();
 
     *p = (struct bench_progress) {
-        .off = off, .terminal = isatty(STDERR_FILENO) == 1, .total = total,
-        .start_ns = now_ns,
+        .off = off, .terminal = isatty(STDERR_FILENO) == 1, .what = what,
+        .total = total, .start_ns = now_ns,
     };
     p->next_ns = now_ns + (p->terminal ? PROGRESS_DRAW_NS
                                        : PROGRESS_LINE_S * NS_PER_S);
@@ -36,14 +37,14 @@ progress_show(struct bench_progress *p, int done, int64_t now_ns)
                      ? (int) ((int64_t) PROGRESS_BAR_CHARS * done / p->total) : 0;
 
     if (p->terminal) {
-        (void) fprintf(stderr, "\r[%.*s%.*s] %d/%d  %.1f s  %.2f req/s ",
+        (void) fprintf(stderr, "\r[%.*s%.*s] %d/%d  %.1f s  %.2f %s/s ",
                        filled, "##############################",
                        PROGRESS_BAR_CHARS - filled,
                        "..............................", done, p->total,
-                       seconds, rate);
+                       seconds, rate, p->what);
     } else {
-        (void) fprintf(stderr, "%d of %d requests after %.1f s, %.2f req/s\n",
-                       done, p->total, seconds, rate);
+        (void) fprintf(stderr, "%d of %d %s after %.1f s, %.2f %s/s\n", done,
+                       p->total, p->what, seconds, rate, p->what);
     }
     p->shown = true;
 }

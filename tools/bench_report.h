@@ -12,12 +12,14 @@
 #include "engine/base/err.h"
 
 struct bench_progress {
-    bool     off, terminal, shown;
-    int      total;
-    int64_t  start_ns, next_ns;
+    bool        off, terminal, shown;
+    const char *what;              /* is counted: "requests" */
+    int         total;
+    int64_t     start_ns, next_ns;
 };
 
-void bench_progress_start(struct bench_progress *p, int total, bool off);
+void bench_progress_start(struct bench_progress *p, const char *what, int total,
+                          bool off);
 /* Cheap when nothing is due; call as often as you like. */
 void bench_progress_at(struct bench_progress *p, int done, int64_t now_ns);
 void bench_progress_end(struct bench_progress *p, int done);

@@ -389,7 +389,8 @@ run_counted(struct serve *s, struct err *err)
 
     bench_arrivals_make(s->at_ns, s->data.num, &arrivals);
     say_what_comes(cli);
-    bench_progress_start(&progress, s->data.num, cli->disable_tqdm);
+    bench_progress_start(&progress, "requests", s->data.num,
+                         cli->disable_tqdm);
     s->client.progress = &progress;
     s->client.stoppable = true;
     int  rc = bench_client_run(&s->client, s->results, &s->stats, err);

@@ -6,6 +6,7 @@ and loose upper ones, because the machine may be loaded.
 """
 import json
 import os
+import pty
 import shutil
 import signal
 import socket
@@ -423,6 +424,23 @@ def test_latency_prints_what_vllm_prints(tmp_path):
     assert lines[0].startswith("Avg latency: ") and lines[0].endswith(" seconds")
     assert [l.split("%")[0] for l in lines[1:7]] == list(r["percentiles"])
     assert all("% percentile latency: " in l for l in lines[1:7])
+
+
+def test_latency_shows_its_progress_on_a_terminal():
+    master, slave = pty.openpty()
+    p = subprocess.Popen([str(BENCH), "latency", "--model", str(DEMO), "--device", "cpu", "--batch-size",
+                          "1", "--output-len", "64", "--num-iters-warmup", "5", "--num-iters", "95"],
+                         stdout=subprocess.DEVNULL, stderr=slave)
+    os.close(slave)
+    shown = b""
+    try:
+        while part := os.read(master, 4096):
+            shown += part
+    except OSError:             # EIO: nobody writes any more
+        pass
+    os.close(master)
+    assert p.wait(timeout=60) == 0
+    assert b"rounds/s" in shown and b"] 100/100 " in shown
 
 
 @pytest.mark.parametrize("ahead", ["--async-scheduling", "--no-async-scheduling"])
