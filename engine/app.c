@@ -22,6 +22,9 @@
 #define APP_GPU_TOKENS    2048    /* nobody who arrives waits longer than some
                                      50 ms for the step at hand */
 
+#define APP_OTHERS_BYTES  ((size_t) 2 << 30)   /* more than the driver and our
+                                                  context take by themselves */
+
 /* The directory's own name, for --served-model-name. */
 static void
 app_default_name(struct app *app)
@@ -38,6 +41,19 @@ app_default_name(struct app *app)
                     app->cli->model + begin);
 }
 
+static int
+app_see_others(struct app *app, struct err *err)
+{
+    size_t  free_bytes = 0, total = 0;
+
+    if (app->backend->ops->memory(app->backend, &free_bytes, &total, err) != OK)
+    {
+        return ERROR;
+    }
+    app->others_bytes = total - free_bytes;
+    return OK;
+}
+
 /* --device auto takes a GPU when the library, a driver and a device are there,
  * and says why it does not. */
 static int
@@ -52,7 +68,7 @@ app_open_backend(struct app *app, struct err *err)
     if (strcmp(cli->device, "cpu") != 0) {
         int  rc = backend_load_cuda(&app->backend, &cuda, err);
         if (rc == OK) {
-            return OK;
+            return app_see_others(app, err);
         }
         if (rc == ERROR || strcmp(cli->device, "cuda") == 0) {
             (void) err_prefix(err, "--device %s", cli->device);
@@ -281,6 +297,12 @@ app_create_api(struct app *app, struct err *err)
     }
     app_defaults(app, &o.defaults);
     return api_create(&app->api, &o, err);
+}
+
+bool
+app_may_load_later(const struct app *app, const struct err *err)
+{
+    return err->device_full && app->others_bytes > APP_OTHERS_BYTES;
 }
 
 /* engine_run() returns on engine_stop() only; anything else means that the

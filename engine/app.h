@@ -28,10 +28,16 @@ struct app {
     char                     name[256];    /* served name by default */
     pthread_t                step_thread;
     bool                     step_running;
+    size_t                   others_bytes; /* of the GPU, when we came to it: our
+                                              own context among them */
 };
 
 /* ERROR: *err names what is wrong with the model or the options. */
 int app_load(struct app *app, const struct engine_cli *cli, struct err *err);
+
+/* After an ERROR: whether it was for room on the GPU that others held, as the
+ * engine before this one does until it has ended. */
+bool app_may_load_later(const struct app *app, const struct err *err);
 
 /* Ends the step thread; what runs gets FINISH_SHUTDOWN. */
 void app_stop(struct app *app);

@@ -5,7 +5,8 @@
  * signals: TERM, INT, QUIT end gracefully, SUPERVISE_SIGRETIRE ends when the workers
  * have left (another engine takes over), USR2 prints the state report.
  * Exit codes: 0 ended by a signal, 78 the configuration cannot work (the
- * supervisor does not retry), anything else is a crash. */
+ * supervisor does not retry), anything else is a crash, or a GPU without room
+ * that others held. */
 #include "engine/app.h"
 #include "engine/base/check.h"
 #include "engine/base/clock.h"
@@ -171,7 +172,8 @@ engine_wait(struct engine_main *m, const sigset_t *signals)
         if (sig == SIGNAL_LOADED) {
             if (load_rc == ERROR) {
                 log_alert("%s", m->err.message);
-                return EXIT_CONFIG;
+                return app_may_load_later(&m->app, &m->err) ? EXIT_FAILURE
+                                                            : EXIT_CONFIG;
             }
         } else if (sig == SIGUSR2) {
             engine_print_report(m);

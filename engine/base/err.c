@@ -40,6 +40,7 @@ err_set(struct err *err, const char *fmt, ...)
     va_end(ap);
     err_trim_utf8(err->message, sizeof err->message);
     err->http_status = 0;
+    err->device_full = false;
     err->param[0] = '\0';
     return ERROR;
 }
@@ -57,9 +58,19 @@ err_set_http(struct err *err, int http_status, const char *param,
     va_end(ap);
     err_trim_utf8(err->message, sizeof err->message);
     err->http_status = http_status;
+    err->device_full = false;
     (void) snprintf(err->param, sizeof err->param, "%s",
                     param == NULL ? "" : param);
     err_trim_utf8(err->param, sizeof err->param);
+    return ERROR;
+}
+
+int
+err_device_full(struct err *err)
+{
+    if (err != NULL) {
+        err->device_full = true;
+    }
     return ERROR;
 }
 

@@ -15,6 +15,8 @@
 #define LLM_BASE_ERR_H
 
 #include <stdarg.h>
+#include <stdbool.h>
+
 #include "engine/base/status.h"
 
 #define ERR_MESSAGE_BYTES  512
@@ -24,6 +26,8 @@
  */
 struct err {
     int  http_status;                 /* 400, 404, 413 ...; 0: not an API error */
+    bool device_full;                 /* start-up: the device had no room, which
+                                         may be others' doing and pass */
     char param[ERR_PARAM_BYTES];      /* request field, "" when none */
     char message[ERR_MESSAGE_BYTES];  /* UTF-8, cut at a code point */
 };
@@ -34,6 +38,9 @@ int err_set(struct err *err, const char *fmt, ...)
 int err_set_http(struct err *err, int http_status, const char *param,
                  const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
+
+/* Marks the error that was just set; returns ERROR. */
+int err_device_full(struct err *err);
 
 /* Puts "prefix: " before the message already in *err; returns ERROR. */
 int err_prefix(struct err *err, const char *fmt, ...)

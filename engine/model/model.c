@@ -161,6 +161,23 @@ check_len(struct model *m, const struct model_options *o, int num_blocks,
     return OK;
 }
 
+/* Blocks of the cache, 0: as many as there is room for. */
+static int
+size_kv(struct model *m, const struct model_options *o, size_t block_bytes,
+        int *num_blocks, struct err *err)
+{
+    if (*num_blocks == 0 && block_bytes != 0
+        && count_blocks(m, o, block_bytes, num_blocks, err) != OK)
+    {
+        return ERROR;
+    }
+    /* slot ids are int32 */
+    if ((int64_t) *num_blocks * m->block_size > INT32_MAX) {
+        *num_blocks = INT32_MAX / m->block_size;
+    }
+    return check_len(m, o, *num_blocks, block_bytes, err);
+}
+
 static int
 open_kv(struct model *m, const struct model_options *o, struct err *err)
 {
@@ -183,18 +200,10 @@ open_kv(struct model *m, const struct model_options *o, struct err *err)
         log_notice("the checkpoint has scales for an fp8 KV cache, which "
                    "--kv-cache-dtype fp8 uses");
     }
-    size_t  block_bytes = kv_pool_block_bytes(&p);
-    if (p.num_blocks == 0 && block_bytes != 0
-        && count_blocks(m, o, block_bytes, &p.num_blocks, err) != OK)
-    {
-        return ERROR;
-    }
-    /* slot ids are int32 */
-    if ((int64_t) p.num_blocks * m->block_size > INT32_MAX) {
-        p.num_blocks = INT32_MAX / m->block_size;
-    }
-    if (check_len(m, o, p.num_blocks, block_bytes, err) != OK) {
-        return ERROR;
+    if (size_kv(m, o, kv_pool_block_bytes(&p), &p.num_blocks, err) != OK) {
+        /* the device's room decided */
+        return o->num_blocks == 0 && o->kv_cache_bytes == 0
+               ? err_device_full(err) : ERROR;
     }
     return kv_pool_init(&m->kv, m->be, &p, err);
 }

@@ -74,11 +74,12 @@ cuda_alloc(struct backend *be, size_t bytes, void **out, struct err *err)
     }
     (void) cudaGetLastError();       /* out of memory is not sticky */
     (void) cudaMemGetInfo(&free_bytes, &total);
-    return err_set(err, "GPU memory: %zu bytes asked for, %zu of %zu are free "
+    (void) err_set(err, "GPU memory: %zu bytes asked for, %zu of %zu are free "
                    "(%s); lower --gpu-memory-utilization, "
                    "--max-num-batched-tokens or --max-num-seqs, or end what "
                    "else uses the GPU", bytes,
                    free_bytes, total, cudaGetErrorString(e));
+    return err_device_full(err);
 }
 
 void

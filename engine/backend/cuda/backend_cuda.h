@@ -41,7 +41,8 @@
 /* Changes with the op table, so that a stale .so is refused. */
 #define BACKEND_CUDA_ABI  (sizeof(struct backend_ops)                         \
                            + 4096 * sizeof(struct step_inputs)                \
-                           + 65536 * sizeof(struct backend_cuda_options))
+                           + 65536 * sizeof(struct backend_cuda_options)      \
+                           + ((size_t) 1 << 32) * sizeof(struct err))
 
 struct backend_cuda_options {
     size_t abi;               /* BACKEND_CUDA_ABI of the caller */

@@ -28,6 +28,26 @@ an_error_carries_status_param_and_message(void **state)
 }
 
 static void
+a_full_device_is_marked_until_the_next_error(void **state)
+{
+    (void) state;
+    struct err  err = { 0 };
+
+    (void) err_set(&err, "no room");
+    assert_false(err.device_full);
+    assert_int_equal(err_device_full(&err), ERROR);
+    assert_int_equal(err_prefix(&err, "weights"), ERROR);
+    assert_string_equal(err.message, "weights: no room");
+    assert_true(err.device_full);
+    (void) err_set(&err, "another");
+    assert_false(err.device_full);
+    (void) err_device_full(&err);
+    (void) err_set_http(&err, 400, "n", "one more");
+    assert_false(err.device_full);
+    assert_int_equal(err_device_full(NULL), ERROR);
+}
+
+static void
 a_null_error_is_allowed(void **state)
 {
     (void) state;
@@ -62,6 +82,7 @@ main(void)
 {
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(an_error_carries_status_param_and_message),
+        cmocka_unit_test(a_full_device_is_marked_until_the_next_error),
         cmocka_unit_test(a_null_error_is_allowed),
         cmocka_unit_test(long_messages_stay_valid_utf8),
     };

@@ -283,6 +283,77 @@ test_two_models_share_one_backend(void **state)
     model_close(NULL);
 }
 
+/* A device whose memory others use, too. */
+static size_t  device_free;
+
+static int
+device_memory(struct backend *b, size_t *free_bytes, size_t *total_bytes,
+              struct err *err)
+{
+    (void) b;
+    (void) err;
+    *free_bytes = device_free;
+    *total_bytes = 1000 << 20;
+    return OK;
+}
+
+static int
+open_on_device(size_t free_bytes, size_t kv_cache_bytes, int max_model_len,
+               size_t *kv_bytes, struct err *err)
+{
+    const struct backend_ops  *ops = be->ops;
+    struct backend_ops         on_device = *ops;
+    struct model              *m = NULL;
+    struct model_options       o = options(GOLDEN "llama-bf16-llama3");
+
+    on_device.memory = device_memory;
+    device_free = free_bytes;
+    o.num_blocks = 0;
+    o.kv_cache_bytes = kv_cache_bytes;
+    o.max_model_len = max_model_len;
+    o.gpu_memory_utilization = 0.9;
+    be->ops = &on_device;
+    int  rc = model_open(&m, &o, be, err);
+    if (rc == OK) {
+        struct model_memory  use;
+        model_memory(m, &use);
+        *kv_bytes = use.kv;
+        model_close(m);
+    }
+    be->ops = ops;
+    return rc;
+}
+
+/* Up to its share of the whole, whoever has the rest; and where that does not do,
+ * the error is marked: it may pass.  A size that was asked for is no such thing. */
+static void
+test_the_kv_cache_fills_what_others_leave(void **state)
+{
+    struct err  err = { 0 };
+    size_t      kv = 0;
+
+    (void) state;
+    assert_int_equal(open_on_device(120 << 20, 0, 0, &kv, &err), OK);
+    assert_true(kv > (19 << 20) && kv <= (20 << 20));
+
+    assert_int_equal(open_on_device(50 << 20, 0, 0, &kv, &err), ERROR);
+    assert_non_null(strstr(err.message, "end what else uses the GPU"));
+    assert_true(err.device_full);
+
+    assert_int_equal(open_on_device((100 << 20) + 1024, 0, 0, &kv, &err), ERROR);
+    assert_non_null(strstr(err.message, "holds 0 blocks"));
+    assert_true(err.device_full);
+
+    assert_int_equal(open_on_device((100 << 20) + (64 << 10), 0, 256, &kv,
+                                    &err), ERROR);
+    assert_non_null(strstr(err.message, "max_model_len 256 needs"));
+    assert_true(err.device_full);
+
+    assert_int_equal(open_on_device(120 << 20, 1024, 0, &kv, &err), ERROR);
+    assert_non_null(strstr(err.message, "holds 0 blocks"));
+    assert_false(err.device_full);
+}
+
 int
 main(void)
 {
@@ -294,6 +365,7 @@ main(void)
             test_an_fp8_cache_has_twice_the_blocks_and_nearly_the_logits),
         cmocka_unit_test(test_random_weights_give_finite_and_repeatable_logits),
         cmocka_unit_test(test_two_models_share_one_backend),
+        cmocka_unit_test(test_the_kv_cache_fills_what_others_leave),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
