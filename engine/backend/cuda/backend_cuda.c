@@ -45,8 +45,10 @@ cuda_keep_status(struct cuda_backend *cb, cublasStatus_t s, const char *what)
 {
     if (s != CUBLAS_STATUS_SUCCESS && !cb->failed) {
         cb->failed = true;
-        (void) err_set(&cb->failure, "%s: %s: %s", cb->name, what,
-                       cublasLtGetStatusString(s));
+        (void) err_set(&cb->failure, "%s: %s: %s%s", cb->name, what,
+                       cublasLtGetStatusString(s),
+                       remedy_of(s == CUBLAS_STATUS_ALLOC_FAILED
+                                 ? cudaErrorMemoryAllocation : cudaSuccess));
     }
 }
 

@@ -58,8 +58,8 @@ cuda_gemm_init(struct cuda_backend *cb, struct err *err)
     }
     cublasStatus_t  s = cublasLtCreate(&cb->lt);
     if (s != CUBLAS_STATUS_SUCCESS) {
-        return err_set(err, "cublasLtCreate: %s",
-                       cublasLtGetStatusString(s));
+        cuda_keep_status(cb, s, "cublasLtCreate");
+        return err_set(err, "%s", cb->failure.message);
     }
     if (!cuda_keep(cb, cudaEventCreate(&cb->tune_begin), "cudaEventCreate")
         || !cuda_keep(cb, cudaEventCreate(&cb->tune_end), "cudaEventCreate"))
