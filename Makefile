@@ -119,8 +119,8 @@ install: engine tools module ## to DESTDIR and PREFIX (/usr)
 	mkdir -p $(DESTDIR)$(PREFIX)/bin && ln -sf ../lib/nginx-llm/nginx-llm-bench $(DESTDIR)$(PREFIX)/bin/
 	install -Dm644 $(MODULE) $(LIBDIR)/nginx/modules/ngx_http_llm_module.so
 
-include tools/tests.mk
 include tools/cuda.mk
+include tools/tests.mk
 include tools/bench.mk
 
 .PHONY: tidy fmt clean help

@@ -7,10 +7,13 @@
 
 NVCC_PATH  := $(or $(if $(CUDA_HOME),$(wildcard $(CUDA_HOME)/bin/nvcc)),$(shell command -v $(NVCC) 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
 CUDA_DIR   := $(patsubst %/bin/nvcc,%,$(realpath $(NVCC_PATH)))
+# CUDA's headers, which are enough to compile the backend's own C files.
+CUDA_INCLUDE := $(patsubst %/cublasLt.h,%,$(firstword $(wildcard $(addsuffix /include/cublasLt.h,$(CUDA_DIR) $(CUDA_HOME) /usr/local/cuda /usr))))
 CUDA_SO    := $(B)/nginx-llm-cuda.so
 CUDA_ARCH  ?= -gencode arch=compute_90a,code=sm_90a -gencode arch=compute_80,code=compute_80
 NVCCFLAGS  := -std=c++17 -O3 -lineinfo -I. $(CUDA_ARCH) -Xcompiler -fPIC,-Wall,-Wextra,-fno-exceptions,-fno-rtti --Werror all-warnings
 CUDA_OBJ   := $(patsubst %,$(B)/obj/%.o,$(basename $(wildcard kernels/*.cu engine/backend/cuda/*.c)))
+$(B)/obj/engine/backend/cuda/%.o $(B)/obj/tests/sim/cuda/%.o: CFLAGS += -isystem $(CUDA_INCLUDE)
 
 .PHONY: cuda test-gpu time-gpu report-gpu test-gpu-sanitize
 ifeq ($(CUDA_DIR),)
@@ -25,7 +28,6 @@ $(B)/obj/kernels/%.o: kernels/%.cu
 	@mkdir -p $(@D)
 	$(call say,NVCC $<)
 	$(Q)$(NVCC_PATH) $(NVCCFLAGS) -MMD -MP -c $< -o $@
-$(B)/obj/engine/backend/cuda/%.o: CFLAGS += -isystem $(CUDA_DIR)/include
 $(CUDA_SO): $(CUDA_OBJ) $(call libs_of,engine/base) engine/backend/cuda/exports.map
 	$(call say,LD $@)
 	$(Q)$(NVCC_PATH) -shared -cudart static $(filter %.o %.a,$^) -lcublasLt -lpthread \

@@ -3,6 +3,11 @@
 # layer and the layers below, nothing above.
 
 UNIT_SRC  := $(wildcard tests/unit/*/test_*.c tests/unit/*/*/test_*.c)
+# Compiles the CUDA backend's C files: needs CUDA's headers, no GPU and no nvcc.
+ifeq ($(CUDA_INCLUDE),)
+UNIT_SKIP := tests/unit/model/test_model_cuda.c
+UNIT_SRC  := $(filter-out $(UNIT_SKIP),$(UNIT_SRC))
+endif
 UNIT_BIN  := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
 unit_dir   = $(patsubst tests/unit/%/,%,$(dir $(1)))
 unit_layer = $(if $(filter wire,$(call unit_dir,$(1))),wire,engine/$(call unit_dir,$(1)))
@@ -14,6 +19,7 @@ EXTRA_tests/unit/core/test_engine_report.c := tests/sim/fake_model.c
 EXTRA_tests/unit/core/test_sim.c         := tests/sim/fake_model.c
 EXTRA_tests/unit/wire/test_llm_ring_stress.c := tests/fuzz/fuzz_wire.c engine/base/check.c
 EXTRA_tests/unit/backend/cuda/test_cuda_plan.c := engine/backend/cuda/cuda_plan.c
+EXTRA_tests/unit/model/test_model_cuda.c := $(patsubst %.c,$(B)/obj/%.o,$(wildcard engine/backend/cuda/*.c tests/sim/cuda/*.c))
 EXTRA_tests/unit/server/test_server.c    := tests/lib/wire_client.c tests/lib/fake_api.c
 EXTRA_tests/unit/server/test_reply.c     := tests/lib/wire_client.c tests/lib/fake_api.c
 EXTRA_tests/unit/server/test_session.c   := tests/lib/wire_client.c tests/lib/fake_api.c
@@ -52,6 +58,7 @@ mock-engine: $(B)/nginx-llm-mock-engine ## build/CONFIG/nginx-llm-mock-engine
 
 .PHONY: test-unit
 test-unit: $(if $(T),$(filter %/test_$(T),$(UNIT_BIN)),$(UNIT_BIN)) ## unit tests; T=kv_blocks runs one file
+	@$(if $(filter %/test_$(or $(T),%).c,$(UNIT_SKIP)),echo "SKIP: $(UNIT_SKIP): there are no CUDA headers (set CUDA_HOME)")
 	@tools/run_units.sh $^
 
 # ---- nginx, end to end, everything ------------------------------------------
