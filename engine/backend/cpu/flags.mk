@@ -8,4 +8,6 @@ CPU_KERNEL_OPT := $(if $(filter release,$(CONFIG)),-O3,-fno-var-tracking) \
                   $(if $(filter asan,$(CONFIG)),--param asan-use-after-return=0)
 CFLAGS_engine/backend/cpu/cpu_kernels_plain.c  := $(CPU_KERNEL_OPT)
 CFLAGS_engine/backend/cpu/cpu_kernels_avx2.c   := $(CPU_KERNEL_OPT) -mavx2 -mfma -mf16c
-CFLAGS_engine/backend/cpu/cpu_kernels_avx512.c := $(CPU_KERNEL_OPT) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
+# Without optimisation gcc's own _mm512_cvtps_ph is a macro that -Wsign-conversion minds.
+CFLAGS_engine/backend/cpu/cpu_kernels_avx512.c := $(CPU_KERNEL_OPT) \
+    $(if $(filter debug cover,$(CONFIG)),-Wno-sign-conversion) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
