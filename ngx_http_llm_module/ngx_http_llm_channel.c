@@ -643,7 +643,7 @@ static ngx_int_t
 ngx_http_llm_session_map(ngx_http_llm_session_t *s,
     struct llm_welcome *welcome, ngx_fd_t *fds, const char **why)
 {
-    int                   i;
+    int                   i, seals;
     void                 *p;
     uint32_t              n;
     uint64_t              size[2];
@@ -667,9 +667,11 @@ ngx_http_llm_session_map(ngx_http_llm_session_t *s,
 
     for (i = LLM_FD_W; i <= LLM_FD_E; i++) {
 
-        if ((fcntl(fds[i], F_GET_SEALS) & NGX_HTTP_LLM_SEALS)
-            != NGX_HTTP_LLM_SEALS)
-        {
+        /* -1, all bits set, where a file has no seals at all */
+
+        seals = fcntl(fds[i], F_GET_SEALS);
+
+        if (seals == -1 || (seals & NGX_HTTP_LLM_SEALS) != NGX_HTTP_LLM_SEALS) {
             *why = "memory is not sealed";
             return NGX_ERROR;
         }

@@ -135,6 +135,7 @@ require "$FindBin::Bin/lib/LLM/Nginx.pm";
 # Hand-shakes that fail: one clear line, 503, nginx goes on.
 for my $case (
     ['refuse', qr/refuses this worker/], ['version', qr/do not fit/],
+    ['files', qr/memory is not sealed/],
     ['garbage', qr/do not fit|refuses|broke the protocol|WELCOME|is gone/],
     ['silent', qr/has not answered/], ['deaf', qr/has not answered/],
 ) {

@@ -18,6 +18,7 @@
  *   --handshake refuse    WELCOME with a refusal
  *   --handshake version   WELCOME of another protocol version
  *   --handshake garbage   WELCOME of random size and content
+ *   --handshake files     WELCOME with files, which it cuts, for memory
  *   --handshake silent    accept, never answer
  *   --handshake deaf      do not accept: connects wait in the backlog
  *   --no-heartbeat        heartbeat_ns stands still
@@ -87,6 +88,7 @@
 #include "tools/mock_cli.h"
 #include "tools/mock_plan.h"
 #include "tools/mock_reply.h"
+#include "tools/mock_welcome.h"
 #include "wire/llm_route.h"
 
 #define CALLS_MAX         262144
@@ -773,21 +775,6 @@ on_beat(void *user, struct llm_stats *out)
 }
 
 /* ---- hand-shake faults ---------------------------------------------------------- */
-static void
-bad_welcome(int fd, const char *how)
-{
-    struct llm_welcome  w;
-
-    llm_wire_init_welcome(&w, LLM_WELCOME_SHUTDOWN, "the mock refuses");
-    if (strcmp(how, "version") == 0) {
-        w.version = LLM_WIRE_VERSION + 1;
-    } else if (strcmp(how, "garbage") == 0) {
-        memset(&w, 0xa5, sizeof w);
-    }
-    (void) send(fd, &w, strcmp(how, "garbage") == 0 ? 77 : sizeof w,
-                MSG_NOSIGNAL);
-}
-
 /* Answers every connection wrongly until a signal or --exit-after. */
 static void
 run_handshake_fault(const struct mock *m, int listen_fd)
@@ -808,7 +795,7 @@ run_handshake_fault(const struct mock *m, int listen_fd)
             continue;          /* silent: it stays open until the process ends */
         }
         (void) !recv(fd, hello, sizeof hello, 0);
-        bad_welcome(fd, m->cli.handshake);
+        mock_welcome_send(fd, m->cli.handshake);
         (void) close(fd);
     }
 }

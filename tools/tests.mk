@@ -42,7 +42,7 @@ $(foreach t,$(UNIT_SRC),$(eval $(call unit_rule,$(t))))
 -include $(wildcard $(addsuffix .d,$(UNIT_BIN)))
 
 # The engine without a model that the module's tests drive.
-MOCK_OBJ := $(patsubst %,$(B)/obj/%.o,tools/llm_mock_engine tools/mock_cli tools/mock_plan tools/mock_reply \
+MOCK_OBJ := $(patsubst %,$(B)/obj/%.o,tools/llm_mock_engine tools/mock_cli tools/mock_plan tools/mock_reply tools/mock_welcome \
               engine/supervise engine/supervise_owner engine/supervise_out)
 # ASAN_LOG: where tools/asan_nginx.sh wants the sanitizers' reports.
 ifdef ASAN_LOG
