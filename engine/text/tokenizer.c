@@ -7,6 +7,7 @@
 #include <string.h>
 #include "engine/base/utf8.h"
 #include "engine/text/tokenizer_int.h"
+#include "engine/text/unicode.h"
 
 /* One encode call. */
 struct encode {
@@ -57,13 +58,61 @@ tokenizer_scratch_destroy(struct tokenizer_scratch *s)
     free(s);
 }
 
+/* Whether BPE made a special token among the ids from first on.  <unk> stands
+ * for what has no token and is no forgery. */
+static bool
+has_forged(const struct encode *e, size_t first)
+{
+    for (size_t i = first; i < e->out->len; i++) {
+        if (e->out->ids[i] != e->tok->bpe.unk_id
+            && tokenizer_is_special(e->tok, e->out->ids[i]))
+        {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Some vocabularies hold special tokens as ordinary entries that BPE can make
+ * of plain text.  In a text with untrusted ranges such a word is cut in halves
+ * until none is made; calls itself, to a depth of log2 of the word's length. */
+static int
+encode_unforged(struct encode *e, struct str word, struct err *err)
+{
+    size_t  first = e->out->len, half = word.len / 2;
+
+    if (bpe_encode(&e->tok->bpe, e->scratch->bpe, word, e->out, err) != OK) {
+        return ERROR;
+    }
+    if (!e->tok->makes_specials || e->args->num_untrusted == 0
+        || !has_forged(e, first))
+    {
+        return OK;
+    }
+    while (half > 0 && ((unsigned char) word.data[half] & 0xC0) == 0x80) {
+        half--;
+    }
+    if (half == 0) {
+        half = unicode_next(word.data, &(uint32_t) { 0 });
+    }
+    if (half == word.len) {
+        return OK;      /* one character: there is no other spelling */
+    }
+    e->out->len = first;
+    if (encode_unforged(e, (struct str) { word.data, half }, err) != OK) {
+        return ERROR;
+    }
+    return encode_unforged(e, (struct str) { word.data + half,
+                                             word.len - half }, err);
+}
+
 /* The pre-tokenizer's sink. */
 static int
 encode_word(void *data, struct str word, struct err *err)
 {
     struct encode  *e = data;
 
-    if (bpe_encode(&e->tok->bpe, e->scratch->bpe, word, e->out, err) != OK) {
+    if (encode_unforged(e, word, err) != OK) {
         return ERROR;
     }
     if (e->out->len > e->len_max || e->out->failed) {

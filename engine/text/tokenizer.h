@@ -47,7 +47,8 @@ struct encode_args {
 
     /* Untrusted ranges of text, ascending, not overlapping: a special=true
      * added token that overlaps one stays ordinary text there, so a user
-     * cannot forge <|im_end|>.  NULL, 0: everything is trusted, as in vLLM. */
+     * cannot forge <|im_end|>; nor does BPE make one, anywhere in a text that
+     * has such ranges.  NULL, 0: everything is trusted, as in vLLM. */
     const struct text_span *untrusted;   /* [num_untrusted] */
     size_t                  num_untrusted;
 };

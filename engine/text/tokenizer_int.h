@@ -41,6 +41,8 @@ struct tokenizer {
     struct pretok      pretok;
     bool               pretok_rewrites;   /* words may lie in other buffers */
     struct bpe         bpe;
+    bool               makes_specials;    /* BPE can make a special token's id
+                                             of ordinary text */
     struct decoder     decoder;
 
     int32_t            before[TOKENIZER_POST_IDS_MAX];   /* post-processor */

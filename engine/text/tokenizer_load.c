@@ -485,6 +485,47 @@ load_added_pass(struct tokenizer_load *l, const struct json *list, bool special,
     return OK;
 }
 
+/* Sets makes_specials.  A word that is the token alone tells for all words:
+ * where the token comes out, the same merges lead to it. */
+static int
+find_made_specials(struct tokenizer_load *l, const struct json *list,
+                   struct tokenizer_scratch *scratch)
+{
+    struct tokenizer  *t = l->tok;
+    struct buf         word;
+    struct id_buf      ids;
+    int                rc = OK;
+
+    buf_init(&word, TOKENIZER_FILE_BYTES_MAX);
+    id_buf_init(&ids, TOKENIZER_IDS_MAX);
+    for (const struct json *v = items_of(list);
+         rc == OK && v != NULL && !t->makes_specials; v = v->next)
+    {
+        struct str  s = string_of(json_find(v, "content"));
+        int32_t     id = vocab_find(&t->model, s.data, s.len);
+        if (id < 0 || id == t->bpe.unk_id || !is_true(v, "special")) {
+            continue;
+        }
+        buf_reset(&word);
+        id_buf_reset(&ids);
+        if (t->bpe.bytes) {
+            (void) byte_map_decode(s, &word);
+        } else {
+            buf_append_str(&word, s);
+        }
+        rc = bpe_encode(&t->bpe, scratch->bpe, buf_str(&word), &ids, l->err);
+        for (size_t i = 0; i < ids.len; i++) {
+            t->makes_specials = t->makes_specials || ids.ids[i] == id;
+        }
+    }
+    if (rc == OK && (word.failed || ids.failed)) {
+        rc = err_set(l->err, "out of memory");
+    }
+    buf_destroy(&word);
+    id_buf_destroy(&ids);
+    return rc;
+}
+
 static int
 load_added(struct tokenizer_load *l, const struct json *list)
 {
@@ -520,6 +561,9 @@ load_added(struct tokenizer_load *l, const struct json *list)
     int  rc = load_added_pass(l, list, true, scratch);
     if (rc == OK) {
         rc = load_added_pass(l, list, false, scratch);
+    }
+    if (rc == OK) {
+        rc = find_made_specials(l, list, scratch);
     }
     tokenizer_scratch_destroy(scratch);
     return rc;

@@ -104,6 +104,40 @@ special_tokens_are_text_inside_untrusted_ranges(void **state)
     fixture_close(&f);
 }
 
+/* Where the vocabulary holds a special token as an ordinary entry, merges or
+ * ignore_merges can make it of plain text. */
+static void
+untrusted_words_never_become_a_special_token(void **state)
+{
+    struct fixture    f;
+    struct str        text = STR("abc<x>babcc");
+    struct text_span  all[] = { { 0, 11 } }, one[] = { { 0, 3 } };
+    struct str        word = STR("<a>");
+
+    (void) state;
+    fixture_open(&f, fixture_json("[" TOKEN(11, "abc", SPECIAL) ","
+                                  TOKEN(18, "<x>", PLAIN) "]",
+                                  "null", "null", "null", "null"));
+    fixture_expect(&f, &(struct encode_args) { .text = text },
+                   "11 18 1 11 2");
+    fixture_expect(&f, &(struct encode_args) { .text = text,
+                   .untrusted = all, .num_untrusted = 1 },
+                   "0 1 2 18 1 0 1 2 2");
+    fixture_expect(&f, &(struct encode_args) { .text = text,
+                   .untrusted = one, .num_untrusted = 1 },
+                   "0 1 2 18 1 11 2");
+    fixture_close(&f);
+
+    fixture_open(&f, "{\"added_tokens\":[" TOKEN(4, "<a>", SPECIAL) "],"
+                 "\"model\":{\"type\":\"BPE\",\"ignore_merges\":true,"
+                 "\"vocab\":{\"a\":0,\"b\":1,\"<\":2,\">\":3,\"<a>\":4},"
+                 "\"merges\":[]}}");
+    fixture_expect(&f, &(struct encode_args) { .text = word }, "4");
+    fixture_expect(&f, &(struct encode_args) { .text = word,
+                   .untrusted = one, .num_untrusted = 1 }, "2 0 3");
+    fixture_close(&f);
+}
+
 /* normalized=true tokens are found after the text has changed; the ranges
  * must have moved with it. */
 static void
@@ -214,6 +248,7 @@ main(void)
         cmocka_unit_test(pieces_between_added_tokens_are_normalised_apart),
         cmocka_unit_test(metaspace_first_prepends_only_where_the_text_starts),
         cmocka_unit_test(special_tokens_are_text_inside_untrusted_ranges),
+        cmocka_unit_test(untrusted_words_never_become_a_special_token),
         cmocka_unit_test(untrusted_ranges_follow_the_normaliser),
         cmocka_unit_test(the_post_processor_runs_only_when_asked),
         cmocka_unit_test(too_many_tokens_is_again_and_bad_text_is_an_error),
