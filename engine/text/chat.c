@@ -6,6 +6,9 @@
 
 #define CHAT_VARS_MAX  128
 
+/* Ends the message to be continued while it is rendered; transformers' own. */
+#define CHAT_MARK      STR("CONTINUE_FINAL_MESSAGE_TAG ")
+
 struct chat_vars {
     struct jinja_var v[CHAT_VARS_MAX];
     size_t           num;
@@ -130,28 +133,95 @@ chat_strip(struct str s, bool left, bool right)
     return s;
 }
 
-/* Text of the last message: its content, or the last part that has text. */
+/* Makes the children of v copies of their own, so that they can be changed. */
 static bool
-chat_final_text(const struct json *messages, struct str *out)
+chat_own_children(struct json *v, struct arena *arena)
 {
-    const struct json  *content = messages == NULL ? NULL
-                                  : json_find(messages->last, "content");
-    const struct json  *text = NULL;
+    const struct json  *child = v->child;
 
-    if (content != NULL && content->type == JSON_STRING) {
-        *out = content->string;
-        return true;
+    v->child = v->last = NULL;
+    v->num_children = 0;
+    for (; child != NULL; child = child->next) {
+        struct json  *copy = arena_alloc(arena, sizeof *copy);
+        if (copy == NULL) {
+            return false;
+        }
+        *copy = *child;
+        copy->next = NULL;
+        json_append(v, copy);
     }
-    if (content != NULL && content->type == JSON_ARRAY) {
-        for (const struct json *p = content->child; p != NULL; p = p->next) {
-            const struct json  *t = json_find(p, "text");
-            text = t != NULL && t->type == JSON_STRING ? t : text;
+    return true;
+}
+
+static struct json *
+chat_member_of(struct json *v, const char *key)
+{
+    return (struct json *) (uintptr_t) json_find(v, key);
+}
+
+/* The string that is the text of a message, which is then the caller's own:
+ * its content, or that of the last part that has text.  NULL: there is none,
+ * or no memory. */
+static struct json *
+chat_own_text(struct json *message, struct arena *arena)
+{
+    struct json  *content, *text = NULL;
+
+    if (!chat_own_children(message, arena)) {
+        return NULL;
+    }
+    content = chat_member_of(message, "content");
+    if (content == NULL || content->type != JSON_ARRAY) {
+        return content != NULL && content->type == JSON_STRING ? content
+                                                               : NULL;
+    }
+    if (!chat_own_children(content, arena)) {
+        return NULL;
+    }
+    for (struct json *p = content->child; p != NULL; p = p->next) {
+        const struct json  *t = json_find(p, "text");
+        if (t != NULL && t->type == JSON_STRING) {
+            if (!chat_own_children(p, arena)) {
+                return NULL;
+            }
+            text = chat_member_of(p, "text");
         }
     }
-    if (text != NULL) {
-        *out = text->string;
+    return text;
+}
+
+/* *messages becomes a copy whose last text, *final, ends in CHAT_MARK: the text
+ * alone may be anywhere, "e" also in the template's "<|im_end|>". */
+static int
+chat_mark_final(const struct json **messages, struct str *final,
+                struct arena *arena, struct err *err)
+{
+    struct json  *list = arena_alloc(arena, sizeof *list), *text = NULL;
+
+    if (list != NULL && *messages != NULL) {
+        *list = **messages;
+        if (chat_own_children(list, arena) && list->last != NULL) {
+            text = chat_own_text(list->last, arena);
+        }
     }
-    return text != NULL;
+    if (text == NULL) {
+        return err_set_http(err, 400, "messages", "continue_final_message is "
+                            "set but the final message has no text to "
+                            "continue");
+    }
+    *final = text->string;
+    char  *marked = arena_alloc(arena, final->len + CHAT_MARK.len);
+    if (marked == NULL) {
+        return err_set_http(err, 400, "messages", "messages need more than "
+                            "%zu bytes of memory", arena->limit_bytes);
+    }
+    if (final->len > 0) {
+        memcpy(marked, final->data, final->len);
+    }
+    memcpy(marked + final->len, CHAT_MARK.data, CHAT_MARK.len);
+    text->string = (struct str) { marked, final->len + CHAT_MARK.len };
+    *messages = list;
+    return OK;
 }
 
 /* Offset of the last occurrence, SIZE_MAX if there is none or no memory.
@@ -190,33 +260,53 @@ chat_find_last(struct str text, struct str needle, struct arena *arena)
     return SIZE_MAX;
 }
 
-/* Cuts the prompt after the final message, so that the model goes on with it:
- * what the template puts behind it is dropped, trailing space of the message
- * stays if the template kept it. */
-static int
-chat_cut_final(const struct json *messages, struct jinja_text *text,
-               struct arena *arena, struct err *err)
+/* Where the marked prompt is to be cut, SIZE_MAX when the template leaves the
+ * final message out: at the mark, or before the white space in front of it
+ * where the template trims the message: the mark has lost its space (all that
+ * transformers looks at), or the template put one there and `plain`, rendered
+ * without the mark, goes on differently. */
+static size_t
+chat_find_cut(struct str marked, struct str plain, struct str final,
+              struct arena *arena)
 {
-    struct str  final;
+    size_t  at = chat_find_last(marked, chat_strip(CHAT_MARK, false, true),
+                                arena);
 
-    if (!chat_final_text(messages, &final)) {
-        return err_set_http(err, 400, "messages", "continue_final_message is "
-                            "set but the final message has no text to "
-                            "continue");
+    if (at == SIZE_MAX
+        || chat_find_last(marked, chat_strip(final, true, true), arena)
+           == SIZE_MAX)
+    {
+        return SIZE_MAX;
     }
-    struct str  stripped = chat_strip(final, true, true);
-    struct str  left = chat_strip(final, true, false);
-    size_t      at = chat_find_last(text->data, stripped, arena);
+    struct str  kept = { marked.data, at };
+    struct str  rest = { marked.data + at, marked.len - at };
+    return str_starts_with(rest, CHAT_MARK) && str_starts_with(plain, kept)
+           ? at : chat_strip(kept, false, true).len;
+}
+
+/* Renders again with the final message marked and cuts the prompt after it, so
+ * that the model goes on with it; *text is what was rendered without. */
+static int
+chat_cut_final(const struct jinja *t, const struct jinja_args *args,
+               struct jinja_var *messages, struct jinja_text *text,
+               struct err *err)
+{
+    struct jinja_text  marked;
+    struct str         final;
+
+    if (chat_mark_final(&messages->json, &final, args->arena, err) != OK
+        || jinja_render(t, args, &marked, err) != OK)
+    {
+        return ERROR;
+    }
+    size_t  at = chat_find_cut(marked.data, text->data, final, args->arena);
     if (at == SIZE_MAX) {
         return err_set_http(err, 400, "messages", "continue_final_message is "
                             "set but the final message does not appear in the "
                             "chat after applying the chat template!");
     }
-    struct str  rest = { text->data.data + at, text->data.len - at };
-    if (rest.len > left.len) {
-        rest.len = left.len;
-    }
-    text->data.len = at + (str_eq(rest, final) ? left.len : stripped.len);
+    *text = marked;
+    text->data.len = at;
     return OK;
 }
 
@@ -325,6 +415,7 @@ chat_render(const struct chat_template *t, const struct chat_args *args,
         return ERROR;
     }
     chat_add_specials(&vars, t);
+    struct jinja_var  *var = &vars.v[vars.num];
     chat_add_json_var(&vars, "messages", messages);
     chat_add_json_var(&vars, "tools", args->tools);
     chat_add_json_var(&vars, "documents", args->documents);
@@ -339,7 +430,7 @@ chat_render(const struct chat_template *t, const struct chat_args *args,
     };
     if (jinja_render(named->jinja, &j, &text, err) != OK
         || (args->continue_final_message
-            && chat_cut_final(messages, &text, args->arena, err) != OK))
+            && chat_cut_final(named->jinja, &j, var, &text, err) != OK))
     {
         return ERROR;
     }
@@ -364,6 +455,7 @@ chat_render_object(const struct chat_template *t, const struct json *in,
     bool                generation = chat_flag(in, "add_generation_prompt");
     struct chat_vars    vars = { .num = 0 };
     struct jinja_args   j = { .arena = arena };
+    struct jinja_var   *var = NULL;
     struct jinja_text   text;
     time_t              now = (time_t) clock_wall_seconds();
 
@@ -382,6 +474,7 @@ chat_render_object(const struct chat_template *t, const struct json *in,
     for (const struct json *k = in->child; k != NULL; k = k->next) {
         const struct jinja_var  v = { .name = k->key, .json = k,
                                       .untrusted = true };
+        var = k == messages ? &vars.v[vars.num] : var;
         if (!str_eq(k->key, STR("continue_final_message"))
             && chat_add_var(&vars, &v, err) != OK)
         {
@@ -390,9 +483,10 @@ chat_render_object(const struct chat_template *t, const struct json *in,
     }
     j.vars = vars.v;
     j.num_vars = vars.num;
-    if (jinja_render(chat_choose(t, chat_is_given(tools))->jinja, &j, &text,
-                     err) != OK
-        || (continue_final && chat_cut_final(messages, &text, arena, err) != OK))
+    const struct jinja  *jinja = chat_choose(t, chat_is_given(tools))->jinja;
+    if (jinja_render(jinja, &j, &text, err) != OK
+        || (continue_final
+            && chat_cut_final(jinja, &j, var, &text, err) != OK))
     {
         return ERROR;
     }

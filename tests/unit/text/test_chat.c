@@ -448,6 +448,14 @@ the_final_message_can_be_continued(void **state)
              "{\"role\":\"assistant\",\"content\":\"a b \\n\"}]",
           "<user>a b<end><assistant>a b");
     assert_int_equal(f->spans.spans[f->spans.num_spans - 1].end, f->out.len);
+    /* Text that is also in what follows it; text that is nothing. */
+    gives(f, "[{\"role\":\"assistant\",\"content\":\" e\"}]", "<assistant>e");
+    gives(f, "[{\"role\":\"assistant\",\"content\":\"end\"}]",
+          "<assistant>end");
+    gives(f, "[{\"role\":\"assistant\",\"content\":\"\"}]", "<assistant>");
+    gives(f, "[{\"role\":\"assistant\",\"content\":[{\"type\":\"text\","
+             "\"text\":\"a\"},{\"type\":\"text\",\"text\":\"s\"}]}]",
+          "<assistant>a\ns");
     refuses(f, "[{\"role\":\"assistant\",\"content\":null}]", "messages",
             "no text to continue");
     chat_destroy(f->t);
