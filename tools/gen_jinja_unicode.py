@@ -73,13 +73,10 @@ def mapping(name, fn):
 
 def ignorable(ch):
     # Python's own definition is visible in the final sigma: U+03A3 after a
-    # letter and this character stays final.
-    return ("a" + ch + "\u03a3").lower()[-1] == "\u03c2" and not cased(ch)
-
-
-def cased(ch):
-    return ch.lower() != ch or ch.upper() != ch or ch.title() != ch \
-        or ch.islower() or ch.isupper() or ch.istitle()
+    # letter and this character is final, after this character alone it is not
+    # (letters such as U+02B0 are looked past too).
+    return ("a" + ch + "\u03a3").lower()[-1] == "\u03c2" \
+        and (ch + "\u03a3").lower()[-1] != "\u03c2"
 
 
 print("/* jinja_unicode_tables.inc - made by tools/gen_jinja_unicode.py from Unicode "

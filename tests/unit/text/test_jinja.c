@@ -246,6 +246,17 @@ macros_bind_arguments_as_python_functions(void **state)
 }
 
 static void
+a_final_sigma_looks_past_modifier_letters(void **state)
+{
+    struct fixture  *f = *state;
+    /* U+02B0 is a letter and still no start of the word, as in Python. */
+    gives(f, "{{ x|lower }},{{ y|lower }},{{ z|lower }}",
+          "{\"x\":\"\\u02b0\\u03a3\",\"y\":\"A\\u02b0\\u03a3\","
+          "\"z\":\"A\\u03a3\\u02b0\"}",
+          "\u02b0\u03c3,a\u02b0\u03c2,a\u03c2\u02b0");
+}
+
+static void
 loops_know_where_they_are(void **state)
 {
     struct fixture  *f = *state;
@@ -582,6 +593,7 @@ main(void)
         T(markup_escapes_what_is_added_to_it),
         T(scopes_are_jinja2s),
         T(macros_bind_arguments_as_python_functions),
+        T(a_final_sigma_looks_past_modifier_letters),
         T(loops_know_where_they_are),
         T(in_place_appends_do_not_leak_into_older_values),
         T(unknown_filters_fail_where_jinja2_fails),
