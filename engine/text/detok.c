@@ -180,6 +180,18 @@ push_spm(struct detok *d, const struct token_info *info, struct str bytes,
     emit_text(d, bytes, out);
 }
 
+/* How much of a decoded window is news behind the `done` bytes that are out.
+ * Those may have become others by now, where the reference gives up; the news
+ * begin with a whole character. */
+static size_t
+window_news(const char *p, size_t len, size_t done)
+{
+    while (done < len && ((unsigned char) p[done] & 0xC0) == 0x80) {
+        done++;
+    }
+    return len > done ? len - done : 0;
+}
+
 /* The reference's DecodeStream on a window of ids. */
 static void
 push_window(struct detok *d, int32_t id, struct buf *out)
@@ -199,7 +211,7 @@ push_window(struct detok *d, int32_t id, struct buf *out)
         out->len = base;
         return;
     }
-    size_t  news = len > d->window_bytes ? len - d->window_bytes : 0;
+    size_t  news = window_news(out->data + base, len, d->window_bytes);
     memmove(out->data + base, out->data + base + (len - news), news);
     out->len = base + news;
     uint32_t  done = d->window_done;
@@ -301,7 +313,8 @@ detok_finish(struct detok *d, struct buf *out)
                          out);
         if (!out->failed) {
             size_t  len = out->len - base;
-            size_t  news = len > d->window_bytes ? len - d->window_bytes : 0;
+            size_t  news = window_news(out->data + base, len,
+                                       d->window_bytes);
             memmove(out->data + base, out->data + base + (len - news), news);
             out->len = base + news;
         }

@@ -218,6 +218,25 @@ other_decoders_stream_through_a_window(void **state)
     fixture_close(&f);
 }
 
+/* The suffix is nothing in the last token and a space in others: what is out
+ * already gets another length. */
+static void
+a_window_that_changes_still_gives_whole_characters(void **state)
+{
+    struct fixture  f;
+    struct detok    d;
+
+    (void) state;
+    fixture_open(&f, "{\"decoder\":{\"type\":\"BPEDecoder\",\"suffix\":\"a\"},"
+                 "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\\u20ac\":0,"
+                 "\"b\":1},\"merges\":[]}}");
+    detok_init(&d, f.tok, true);
+    push(&f, &d, 0, "\xE2\x82\xAC");
+    push(&f, &d, 1, "b");
+    finish(&f, &d, "");
+    fixture_close(&f);
+}
+
 int
 main(void)
 {
@@ -229,6 +248,8 @@ main(void)
         cmocka_unit_test(a_run_of_byte_tokens_is_text_or_u_fffd_each),
         cmocka_unit_test(random_streams_join_to_the_decode),
         cmocka_unit_test(other_decoders_stream_through_a_window),
+        cmocka_unit_test(
+            a_window_that_changes_still_gives_whole_characters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
