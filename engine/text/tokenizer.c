@@ -73,37 +73,47 @@ has_forged(const struct encode *e, size_t first)
     return false;
 }
 
+/* At most num bytes of whole characters, but one character at least. */
+static size_t
+whole_characters(struct str text, size_t num)
+{
+    while (num > 0 && num < text.len
+           && ((unsigned char) text.data[num] & 0xC0) == 0x80)
+    {
+        num--;
+    }
+    return num > 0 ? num : unicode_next(text.data, &(uint32_t) { 0 });
+}
+
 /* Some vocabularies hold special tokens as ordinary entries that BPE can make
- * of plain text.  In a text with untrusted ranges such a word is cut in halves
- * until none is made; calls itself, to a depth of log2 of the word's length. */
+ * of plain text.  In a text with untrusted ranges such a word goes in pieces: one
+ * of which a special token is made is tried again at half its length, the next
+ * one may be twice as long.  One character has no other spelling. */
 static int
 encode_unforged(struct encode *e, struct str word, struct err *err)
 {
-    size_t  first = e->out->len, half = word.len / 2;
+    bool    checks = e->tok->makes_specials && e->args->num_untrusted > 0;
+    size_t  num = word.len;
 
-    if (bpe_encode(&e->tok->bpe, e->scratch->bpe, word, e->out, err) != OK) {
-        return ERROR;
-    }
-    if (!e->tok->makes_specials || e->args->num_untrusted == 0
-        || !has_forged(e, first))
-    {
-        return OK;
-    }
-    while (half > 0 && ((unsigned char) word.data[half] & 0xC0) == 0x80) {
-        half--;
-    }
-    if (half == 0) {
-        half = unicode_next(word.data, &(uint32_t) { 0 });
-    }
-    if (half == word.len) {
-        return OK;      /* one character: there is no other spelling */
-    }
-    e->out->len = first;
-    if (encode_unforged(e, (struct str) { word.data, half }, err) != OK) {
-        return ERROR;
-    }
-    return encode_unforged(e, (struct str) { word.data + half,
-                                             word.len - half }, err);
+    do {
+        size_t  first = e->out->len;
+        if (bpe_encode(&e->tok->bpe, e->scratch->bpe,
+                       (struct str) { word.data, num }, e->out, err) != OK)
+        {
+            return ERROR;
+        }
+        if (checks && has_forged(e, first)) {
+            size_t  half = whole_characters(word, num / 2);
+            if (half < num) {
+                e->out->len = first;
+                num = half;
+                continue;
+            }
+        }
+        word = (struct str) { word.data + num, word.len - num };
+        num = num < word.len / 2 ? whole_characters(word, 2 * num) : word.len;
+    } while (word.len > 0);
+    return OK;
 }
 
 /* The pre-tokenizer's sink. */

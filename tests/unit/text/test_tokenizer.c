@@ -104,6 +104,31 @@ special_tokens_are_text_inside_untrusted_ranges(void **state)
     fixture_close(&f);
 }
 
+/* A long word of nothing else: 11 is "abc", 10 is "ab". */
+static void
+expect_many_unforged(struct fixture *f)
+{
+    enum { NUM = 20000 };
+    static char         many[3 * NUM];
+    struct text_span    all = { 0, sizeof many };
+    struct encode_args  args = { .text = { many, sizeof many },
+                                 .untrusted = &all, .num_untrusted = 1 };
+    struct err          err = { 0 };
+    size_t              len = 0;
+
+    for (size_t i = 0; i < NUM; i++) {
+        memcpy(many + 3 * i, "abc", 3);
+    }
+    id_buf_reset(&f->ids);
+    assert_int_equal(tokenizer_encode(f->tok, f->scratch, &args, &f->ids, &err),
+                     OK);
+    for (size_t i = 0; i < f->ids.len; i++) {
+        assert_in_range(f->ids.ids[i], 0, 10);
+        len += f->ids.ids[i] == 10 ? 2 : 1;
+    }
+    assert_int_equal(len, sizeof many);
+}
+
 /* Where the vocabulary holds a special token as an ordinary entry, merges or
  * ignore_merges can make it of plain text. */
 static void
@@ -126,6 +151,7 @@ untrusted_words_never_become_a_special_token(void **state)
     fixture_expect(&f, &(struct encode_args) { .text = text,
                    .untrusted = one, .num_untrusted = 1 },
                    "0 1 2 18 1 11 2");
+    expect_many_unforged(&f);
     fixture_close(&f);
 
     fixture_open(&f, "{\"added_tokens\":[" TOKEN(4, "<a>", SPECIAL) "],"
