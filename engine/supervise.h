@@ -9,8 +9,8 @@
  * the inherited socket "llm" (LISTEN_FDS), and starts it again when it dies:
  * after 1, 2, 4 .. 60 s, from 1 s again once it has lived for 60 s.  Exit code
  * 78 (EX_CONFIG) is not retried, unless these options have been ready before (a
- * device that is not back yet, memory not free yet); the supervisor stays, so
- * that nginx does not start another one, and tries again at a CLAIM.  A CLAIM that comes while the
+ * device that is not back yet); the supervisor stays, so that nginx does not
+ * start another one, and tries again at a CLAIM.  A CLAIM that comes while the
  * engine loads gives it one more try, too: it may have read the old files.
  *
  * Owners: the other ends of the inherited descriptor "lifeline" and of each

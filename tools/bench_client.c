@@ -113,11 +113,7 @@ request_end(struct conn *c)
 static void
 mend_text(char *text)
 {
-    size_t  len = strlen(text), n;
-
-    while ((n = utf8_valid_len(text, len, NULL)) < len) {
-        text[n] = '?';
-    }
+    utf8_mend(text, strlen(text));
     for (char *p = text; *p != '\0'; p++) {
         if ((unsigned char) *p < ' ' || *p == 0x7f) {
             *p = ' ';

@@ -31,22 +31,15 @@ openai_error_code(int status, const char *param)
     return NULL;
 }
 
-/* Texts quote what clients sent, cut within a character, or an URI of any bytes:
- * each byte that is no UTF-8 becomes a question mark. */
+/* Texts quote what clients sent, cut within a character, or an URI of any bytes. */
 static void
 openai_error_text(struct buf *out, const char *text)
 {
     char    clean[ERR_MESSAGE_BYTES];
-    size_t  len = strnlen(text, sizeof clean), num = 0;
+    size_t  len = strnlen(text, sizeof clean);
 
-    while (num < len) {
-        size_t  n = utf8_valid_len(text + num, len - num, NULL);
-        memcpy(clean + num, text + num, n);
-        num += n;
-        if (num < len) {
-            clean[num++] = '?';
-        }
-    }
+    memcpy(clean, text, len);
+    utf8_mend(clean, len);
     json_write_string(out, (struct str) { clean, len });
 }
 

@@ -73,6 +73,16 @@ utf8_valid_len(const char *data, size_t len, bool *incomplete)
     return i;
 }
 
+void
+utf8_mend(char *data, size_t len)
+{
+    for (size_t n; (n = utf8_valid_len(data, len, NULL)) < len; ) {
+        data[n] = '?';
+        data += n + 1;
+        len -= n + 1;
+    }
+}
+
 int
 utf8_encode(uint32_t cp, char *out)
 {

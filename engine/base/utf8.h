@@ -17,6 +17,10 @@ utf8_is_valid(const char *data, size_t len)
     return utf8_valid_len(data, len, NULL) == len;
 }
 
+/* Makes data[0..len) valid in place: each byte that is no part of a character
+ * becomes a question mark. */
+void utf8_mend(char *data, size_t len);
+
 /* Decodes one code point of VALID UTF-8 at data; writes it to *cp and returns
  * its length, 1..4. */
 static inline int

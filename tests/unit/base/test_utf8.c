@@ -57,12 +57,32 @@ malformed_text_is_found_at_its_byte(void **state)
     }
 }
 
+static void
+mending_keeps_characters_and_length(void **state)
+{
+    static const struct { const char *in, *out; }  cases[] = {
+        { "", "" }, { "plain", "plain" }, { "\xE2\x82\xAC", "\xE2\x82\xAC" },
+        { "a\xFF" "b", "a?b" }, { "\xE2\x82", "??" },
+        { "\xE2\x82\xE2\x82\xAC\x80", "??\xE2\x82\xAC?" },
+        { "\xED\xA0\x80", "???" }, { "\xC0\xAF" "x", "??x" },
+    };
+    (void) state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char    text[16];
+        size_t  len = strlen(cases[i].in);
+        memcpy(text, cases[i].in, len + 1);
+        utf8_mend(text, len);
+        assert_string_equal(text, cases[i].out);
+    }
+}
+
 int
 main(void)
 {
     const struct CMUnitTest  tests[] = {
         cmocka_unit_test(every_scalar_value_round_trips),
         cmocka_unit_test(malformed_text_is_found_at_its_byte),
+        cmocka_unit_test(mending_keeps_characters_and_length),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
